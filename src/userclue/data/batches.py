@@ -1,0 +1,123 @@
+"""Packed, length-bucketed batches in an order that depends on (seed, epoch) alone.
+
+A packed batch holds B sequences one after another, each closed by the UR token:
+
+    tokens   a b c UR d UR e f UR        N = 9 tokens
+    offsets  0        4    6      9      B + 1 bounds
+    last           3    5      8         where the user vector is read
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from userclue.data.store import Sequences
+from userclue.data.vocabulary import UR
+
+BUCKET_BATCHES = 64
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B packed sequences; `targets` holds a class or item index per sequence where there is one."""
+
+    tokens: Tensor  # int64 [N]
+    offsets: Tensor  # int64 [B + 1]
+    longest: int  # tokens of the longest sequence, UR included
+    users: Tensor  # int64 [B], position of each sequence in the source
+    targets: Tensor | None = None  # int64 [B]
+
+    def __len__(self) -> int:
+        return self.offsets.shape[0] - 1
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on `device`."""
+        if self.tokens.device == device:
+            return self
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in ("tokens", "offsets", "users")}
+        return replace(self, **moved, targets=None if self.targets is None else self.targets.to(device, non_blocking=True))
+
+
+def concatenate(first: Batch, second: Batch) -> Batch:
+    """Both batches as one of B1 + B2 sequences, for one pass through the parts without batch normalisation."""
+    return Batch(
+        tokens=torch.cat([first.tokens, second.tokens]),
+        offsets=torch.cat([first.offsets, second.offsets[1:] + first.offsets[-1]]),
+        longest=max(first.longest, second.longest),
+        users=torch.cat([first.users, second.users]),
+    )
+
+
+def pack(sequences: Sequences, users: np.ndarray, max_len: int, targets: np.ndarray | None = None) -> Batch:
+    """The most recent `max_len` items of the chosen sequences, UR appended to each; `users` int64 [B] are positions in `sequences`."""
+    ends = sequences.ends[users]
+    lengths = np.minimum(ends - sequences.starts[users], max_len)
+    offsets = np.zeros(len(users) + 1, dtype=np.int64)
+    np.cumsum(lengths + 1, out=offsets[1:])
+    # Token t of sequence b lies at items[ends[b] - lengths[b] + t - offsets[b]].
+    source = np.repeat(ends - lengths - offsets[:-1], lengths + 1) + np.arange(offsets[-1])
+    last = offsets[1:] - 1
+    source[last] = 0
+    tokens = sequences.items[source].astype(np.int64) if len(sequences.items) else np.zeros(offsets[-1], dtype=np.int64)
+    tokens[last] = UR
+    return Batch(
+        tokens=torch.from_numpy(tokens),
+        offsets=torch.from_numpy(offsets),
+        longest=int(lengths.max(initial=0)) + 1,
+        users=torch.from_numpy(np.asarray(users, dtype=np.int64)),
+        targets=None if targets is None else torch.from_numpy(targets[users].astype(np.int64)),
+    )
+
+
+Source = Callable[[np.random.Generator], tuple[Sequences, np.ndarray | None]]
+
+
+@dataclass(frozen=True)
+class BatchStream:
+    """Shuffled training batches. The same (seed, epoch) gives the same batches, so a run resumes at any step.
+
+    `source` gives the sequences (and targets) of an epoch: the same every time, or drawn anew with the generator it gets.
+    `smallest`: a last batch below this size joins the one before it (batch normalisation cannot stand one row).
+    """
+
+    source: Source
+    n_sequences: int
+    batch_size: int
+    max_len: int
+    seed: int
+    smallest: int = 1
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch, at least 1."""
+        whole, rest = divmod(self.n_sequences, self.batch_size)
+        return max(1, whole + (rest >= self.smallest))
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """Batches of an epoch, the first `skip` left out without being built."""
+        generator = np.random.default_rng([self.seed, epoch])
+        sequences, targets = self.source(generator)
+        for users in self._order(sequences, generator)[skip:]:
+            yield pack(sequences, users, self.max_len, targets)
+
+    def _order(self, sequences: Sequences, generator: np.random.Generator) -> list[np.ndarray]:
+        order = generator.permutation(self.n_sequences)
+        lengths = np.minimum(sequences.lengths, self.max_len)
+        bucket = self.batch_size * BUCKET_BATCHES
+        # Sorting by length inside large shuffled buckets keeps neighbours alike in length and different from epoch to epoch.
+        order = np.concatenate(
+            [part[np.argsort(lengths[part], kind="stable")] for part in (order[i : i + bucket] for i in range(0, len(order), bucket))]
+        )
+        cuts = np.arange(1, self.steps_per_epoch) * self.batch_size
+        batches = np.split(order, cuts)
+        return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def sorted_batches(sequences: Sequences, batch_size: int, max_len: int) -> Iterator[Batch]:
+    """Every sequence once, shortest first, for encoding without training; `Batch.users` tells where each belongs."""
+    order = np.argsort(np.minimum(sequences.lengths, max_len), kind="stable")
+    for start in range(0, len(order), batch_size):
+        yield pack(sequences, order[start : start + batch_size], max_len)
