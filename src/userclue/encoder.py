@@ -1,0 +1,162 @@
+"""UserEncoder: embedding, backbone, and the read-out at the UR token."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from userclue.artifact import Artifact, write_artifact
+from userclue.card import model_card
+from userclue.config import EncoderConfig
+from userclue.data.batches import Batch, sorted_batches
+from userclue.data.inputs import open_histories
+from userclue.data.store import Sequences
+from userclue.data.vocabulary import FIRST_ITEM, UNK, Vocabulary
+from userclue.errors import ArtifactError, UsageError
+from userclue.nn.backbones import build_backbone
+from userclue.nn.dropout import dropout
+from userclue.nn.embedding import SequenceEmbedding
+from userclue.nn.layout import Layout
+from userclue.train.journal import Row
+
+ENCODE_BATCH = 128
+ENCODE_CHUNK = 65_536
+
+
+class UserEncoder(nn.Module):
+    """From the items of a user's history to one vector, the state at the UR token that closes it (paper IV-A, IV-C-1)."""
+
+    def __init__(self, config: EncoderConfig, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        self.config, self.vocabulary = config, vocabulary
+        self.embedding = SequenceEmbedding(len(vocabulary), config.max_len, config.dim)
+        self.backbone = build_backbone(config)
+        self.facts: dict[str, Any] = {}
+        self.rows: list[Row] = []
+
+    @classmethod
+    def new(cls, config: EncoderConfig, vocabulary: Vocabulary, generator: torch.Generator) -> Self:
+        """An encoder with random weights, every one of them drawn from `generator`."""
+        encoder = cls.blank(config, vocabulary).to_empty(device="cpu")
+        encoder.reset(generator)
+        return encoder
+
+    @classmethod
+    def blank(cls, config: EncoderConfig, vocabulary: Vocabulary) -> Self:
+        """An encoder whose weights have shapes but no memory yet, so that nothing absurd is ever allocated or drawn in vain."""
+        with torch.device("meta"):
+            return cls(config, vocabulary)
+
+    def reset(self, generator: torch.Generator) -> None:
+        """Draw all weights anew from `generator`."""
+        self.embedding.reset(generator)
+        self.backbone.reset(generator)  # type: ignore[operator]
+
+    def start_from(self, other: "UserEncoder") -> None:
+        """Take over the weights of `other` (continued training): body whole, item vectors by id, new items as they are.
+
+        Raises UsageError when the two differ in shape.
+        """
+        for name in ("backbone", "dim", "blocks", "heads", "norm", "max_len"):
+            mine, theirs = getattr(self.config, name), getattr(other.config, name)
+            if mine != theirs:
+                raise UsageError(f"cannot start from that model: its {name} is {theirs}, here it is {mine}; set {name} to {theirs}")
+        rows = other.vocabulary.indices(self.vocabulary.table["item_id"])
+        known = np.flatnonzero(rows != UNK)
+        with torch.no_grad():
+            table = self.embedding.items.weight
+            source = other.embedding.items.weight
+            table[:FIRST_ITEM] = source[:FIRST_ITEM]
+            table[known + FIRST_ITEM] = source[rows[known].astype(np.int64)]
+            self.embedding.positions.load_state_dict(other.embedding.positions.state_dict())
+        self.backbone.load_state_dict(other.backbone.state_dict())
+
+    def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
+        """User vectors [B, D]. With a generator, dropout acts and draws its masks from it; without, the encoding is exact."""
+        x, layout = self._embed(batch, generator)
+        out: Tensor = self.backbone(x, layout, generator)
+        return out
+
+    def states(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
+        """States of all tokens, [N, D]."""
+        x, layout = self._embed(batch, generator)
+        out: Tensor = self.backbone.states(x, layout, generator)  # type: ignore[operator]
+        return out
+
+    def _embed(self, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Layout]:
+        layout = Layout.of(batch)
+        x = self.embedding(batch.tokens, layout.from_end)
+        return dropout(x, self.config.dropout, generator), layout
+
+    @torch.inference_mode()
+    def vectors(self, sequences: Sequences) -> np.ndarray:
+        """float32 [B, D] for sequences numbered by this encoder's vocabulary, in their order."""
+        device = next(self.parameters()).device
+        out = np.empty((len(sequences), self.config.dim), dtype=np.float32)
+        for batch in sorted_batches(sequences, ENCODE_BATCH, self.config.max_len):
+            out[batch.users.numpy()] = self(batch.to(device)).float().cpu().numpy()
+        return out
+
+    def encode(self, histories: Any, **columns: Any) -> np.ndarray:
+        """float32 [n_users, D], one row a user.
+
+        `histories`: a list of item-id lists (rows in that order), a frame or file of events, or a Dataset (rows in the order of
+        its users: by id). Users need not have been in training; unknown items are read as UNK. `columns` names the columns of a
+        frame, as in `prepare`. Raises DataError for an empty history or unusable events.
+        """
+        with open_histories(histories, self.vocabulary, **columns) as opened:
+            parts = [self.vectors(sequences) for sequences, _ in opened.chunks(ENCODE_CHUNK)]
+        return np.concatenate(parts) if parts else np.empty((0, self.config.dim), dtype=np.float32)
+
+    def to_config(self) -> dict[str, Any]:
+        """What config.json says of this encoder."""
+        return {"encoder": self.config.model_dump(), **self.facts}
+
+    def save_pretrained(self, path: str | Path, *, overwrite: bool = False, locked: bool = False) -> Artifact:
+        """Write the artifact folder; UsageError when it exists and `overwrite` is not set."""
+        return write_artifact(
+            Path(path),
+            "model",
+            config=self.to_config(),
+            tensors={"model.safetensors": self.state_dict()},
+            vocabulary=self.vocabulary,
+            rows=self.rows,
+            card=model_card(self.to_config(), self.vocabulary.n_items, self.rows[-1] if self.rows else {}),
+            overwrite=overwrite,
+            locked=locked,
+        )
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> Self:
+        """Load the encoder of a pre-trained or fitted model; ArtifactError when the folder is damaged or its parts do not fit."""
+        return cls.from_artifact(Artifact.open(path))
+
+    @classmethod
+    def from_artifact(cls, artifact: Artifact) -> Self:
+        """Build the encoder an opened artifact holds."""
+        try:
+            encoder = cls.blank(EncoderConfig.of(artifact.config["encoder"]), artifact.vocabulary)
+        except (UsageError, KeyError, TypeError, AttributeError) as error:
+            raise ArtifactError(f"{artifact.path / 'config.json'}: describes no encoder of this userclue ({error})") from None
+        tensors = artifact.tensors()
+        rows = tensors["embedding.items.weight"].shape[0] if "embedding.items.weight" in tensors else 0
+        if rows != len(artifact.vocabulary):
+            raise ArtifactError(
+                f"{artifact.path}: the weights number {rows} items, the vocabulary {len(artifact.vocabulary)}; "
+                "they are of different models, make the artifact again"
+            )
+        load_tensors(encoder, tensors, artifact.path)
+        encoder.facts = {key: artifact.config[key] for key in ("pretrain", "data", "environment", "seconds") if key in artifact.config}
+        encoder.rows = artifact.rows if artifact.manifest["kind"] == "model" else []
+        return encoder
+
+
+def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Load tensors into `module`; ArtifactError when names or shapes do not fit."""
+    try:
+        module.load_state_dict(dict(tensors), assign=True)
+    except RuntimeError as error:
+        raise ArtifactError(f"{path}: the weights do not fit the configuration ({str(error).splitlines()[-1].strip()})") from None

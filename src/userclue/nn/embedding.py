@@ -1,0 +1,31 @@
+"""Items and positions to vectors (paper IV-A-1a)."""
+
+import torch
+from torch import Tensor, nn
+
+from userclue.data.vocabulary import PAD, UNK
+
+
+class SequenceEmbedding(nn.Module):
+    """Item embedding plus learned position, E_I = E + P (paper IV-A-1a).
+
+    Positions count from the end (0 is UR), which is what left padding to a fixed length amounts to:
+    the most recent item has the same position in a short history and in a long one.
+    """
+
+    def __init__(self, vocabulary_size: int, max_len: int, dim: int) -> None:
+        super().__init__()
+        self.items = nn.Embedding(vocabulary_size, dim)
+        self.positions = nn.Embedding(max_len + 1, dim)
+
+    def reset(self, generator: torch.Generator) -> None:
+        """Draw the tables from N(0, 0.02²); PAD and UNK start at zero, so that an unknown item says nothing."""
+        for table in (self.items, self.positions):
+            nn.init.normal_(table.weight, std=0.02, generator=generator)
+        with torch.no_grad():
+            self.items.weight[[PAD, UNK]] = 0.0
+
+    def forward(self, tokens: Tensor, from_end: Tensor) -> Tensor:
+        """tokens [N], from_end [N] (0 at UR) → [N, D]."""
+        embedded: Tensor = self.items(tokens) + self.positions(from_end)
+        return embedded

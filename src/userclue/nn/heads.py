@@ -1,0 +1,39 @@
+"""Heads of pre-training: projector and predictor (paper IV-A-1c, IV-A-2), and the linear heads of transfer."""
+
+import torch
+from torch import nn
+
+
+def projector(dim: int, norm_output: bool = True) -> nn.Sequential:
+    """IV-A-1c: "3 fully connected (FC) layers, equipped with batch normalization (BN) operation for each layer"; all of width D.
+
+    The last BN has no affine part and hidden layers no bias, as in SimSiam, whose head this is. Without the last BN
+    (`norm_output=False`) a collapse shows as a falling std: the BN would stretch whatever difference is left to unit variance.
+    """
+    layers: list[nn.Module] = []
+    for _ in range(2):
+        layers += [nn.Linear(dim, dim, bias=False), nn.BatchNorm1d(dim), nn.ReLU(inplace=True)]
+    layers.append(nn.Linear(dim, dim, bias=False))
+    if norm_output:
+        layers.append(nn.BatchNorm1d(dim, affine=False))
+    return nn.Sequential(*layers)
+
+
+def predictor(dim: int, hidden: int) -> nn.Sequential:
+    """IV-A-2: "a 2 FC layer equipped with BN operation"; a bottleneck D → hidden → D, BN inside, none at the output (SimSiam)."""
+    return nn.Sequential(
+        nn.Linear(dim, hidden, bias=False),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden, dim),
+    )
+
+
+def reset_linear_layers(module: nn.Module, generator: torch.Generator) -> None:
+    """PyTorch's own default for linear layers, U(±1/√fan_in) for weight and bias, drawn from `generator`."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            bound = layer.in_features**-0.5
+            nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+            if layer.bias is not None:
+                nn.init.uniform_(layer.bias, -bound, bound, generator=generator)

@@ -1,0 +1,34 @@
+"""Optimiser and learning-rate schedule from the settings."""
+
+import math
+
+import torch
+from torch import nn
+
+from userclue.config import TrainSettings
+
+
+def build_optimizer(module: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """Adam (fused, the paper's V-A) or SGD with momentum (its IV-A) over the parameters that need gradients.
+
+    Parameters in `module.constant_rate` (SimSiam's predictor) keep their rate under a schedule.
+    """
+    constant = {id(parameter) for parameter in getattr(module, "constant_rate", ())}
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if id(p) not in constant], "scheduled": True},
+        {"params": [p for p in trainable if id(p) in constant], "scheduled": False},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, settings: TrainSettings, progress: float) -> None:
+    """Set the learning rate for `progress` in [0, 1] of the run: constant, or half a cosine from lr to 0."""
+    if settings.schedule == "constant":
+        return
+    for group in optimizer.param_groups:
+        if group["scheduled"]:
+            group["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
