@@ -1,0 +1,95 @@
+"""`userclue finetune` and `userclue evaluate`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from userclue.cli.comparison import show_comparison
+from userclue.cli.console import Report, reporting
+from userclue.cli.options import Json, Overwrite, Threads, with_settings
+from userclue.cli.progress import TrainingProgress
+from userclue.config import FINETUNE_PRESETS, FinetuneSettings
+
+Model = Annotated[Path, typer.Argument(help="Artifact that `pretrain` wrote.", show_default=False)]
+Fitted = Annotated[Path, typer.Argument(help="Fitted model that `finetune` wrote.", show_default=False)]
+Dataset = Annotated[Path, typer.Argument(help="Dataset folder that `prepare` wrote.", show_default=False)]
+Task = Annotated[str, typer.Option("--task", help="profiling or sequential.", show_default=False)]
+Output = Annotated[Path, typer.Option("-o", "--out", help="Folder of the fitted model to write.", show_default=False)]
+Labels = Annotated[Path | None, typer.Option("--labels", help="profiling: file with the columns user_id and label.")]
+Split = Annotated[str | None, typer.Option("--split", help="80/5/15 (profiling); leave-one-out or time (sequential).")]
+Baselines = Annotated[bool, typer.Option("--baselines/--no-baselines", help="Compare with the plain baselines.")]
+PartName = Annotated[str, typer.Option("--part", help="test or valid of the split, or all users.")]
+
+
+@with_settings(FinetuneSettings, FINETUNE_PRESETS)
+def finetune_command(
+    model: Model,
+    dataset: Dataset,
+    *,
+    task: Task,
+    out: Output,
+    values: dict[str, Any],
+    labels: Labels = None,
+    split: Split = None,
+    baselines: Baselines = True,
+    overwrite: Overwrite = False,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Fit a model to a task and compare it with the plain baselines.
+
+    Example: userclue finetune models/shop data/shop --task profiling --labels labels.csv -o fitted/age
+    """
+    from userclue.jobs.finetune import finetune, finetune_settings
+    from userclue.train.journal import Watch
+
+    seed = finetune_settings(**values).seed
+    with reporting("finetune", as_json=json, seed=seed, threads=threads) as report, TrainingProgress(f"finetune {task}") as progress:
+        fitted = finetune(
+            model,
+            dataset,
+            out,
+            task=task,
+            labels=labels,
+            split=split,
+            baselines=baselines,
+            overwrite=overwrite,
+            watch=Watch(progress.started, progress),
+            **values,
+        )
+        report.output = str(out)
+        _fill(report, fitted.facts)
+
+
+def evaluate_command(
+    fitted: Fitted,
+    dataset: Dataset,
+    *,
+    labels: Labels = None,
+    part: PartName = "test",
+    baselines: Baselines = True,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Score a fitted model on its test users, new labels or new data.
+
+    Example: userclue evaluate fitted/age data/shop --labels labels.csv
+    """
+    from userclue.jobs.finetune import evaluate
+    from userclue.tasks.registry import load_fitted
+
+    model = load_fitted(fitted)
+    with reporting("evaluate", as_json=json, seed=model.facts["split"]["seed"], threads=threads) as report:
+        facts = evaluate(model, dataset, labels=labels, part=part, baselines=baselines)
+        report.output = str(fitted)
+        _fill(report, facts)
+
+
+def _fill(report: Report, facts: dict[str, Any]) -> None:
+    report.warnings += facts.get("warnings", [])
+    sizes = {key: facts["split"][key] for key in ("train", "valid", "test") if key in facts["split"]}
+    names = ("task", "mode", "label", "users", "primary", "system", "metrics", "baselines", "differences", "undefined", "unseen", "verdict")
+    report.fields = {name: facts[name] for name in names if name in facts}
+    report.fields |= {"split": facts["split"]["name"], "split_sizes": sizes, "conditions": facts["conditions"]}
+    show_comparison(report, facts)

@@ -1,0 +1,266 @@
+"""The job `finetune`: a pre-trained encoder and a labelled task in, a fitted model and an honest comparison out."""
+
+import copy
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from userclue.artifact import environment
+from userclue.config import FINETUNE_PRESETS, FinetuneSettings, preset_values
+from userclue.data.batches import BatchStream
+from userclue.data.inputs import of_dataset
+from userclue.data.labels import read_labels
+from userclue.data.store import Dataset
+from userclue.encoder import UserEncoder
+from userclue.errors import DataError, UsageError
+from userclue.files import refuse_existing
+from userclue.jobs.scoring import score_profiling, score_sequential
+from userclue.metrics.projection import project
+from userclue.tasks.base import FittedModel, Task, Training
+from userclue.tasks.profiling import Profiling, ProfilingModel
+from userclue.tasks.registry import MODELS, TASKS
+from userclue.tasks.sequential import Sequential
+from userclue.train.journal import UNWATCHED, Journal, Watch
+from userclue.train.loop import Training as Run
+from userclue.train.loop import device_of, seeded_generator
+
+DEFAULT_EPOCHS = 20
+DEFAULT_SPLIT = {"profiling": "80/5/15", "sequential": "leave-one-out"}
+SYSTEM = {"finetune": "clue", "probe": "clue_frozen", "scratch": "clue_zero"}
+HEAD, BATCHES, MAP_USERS = 3, 4, 2000
+
+
+def finetune(
+    encoder: UserEncoder | str | Path,
+    data: Dataset | str | Path,
+    out: str | Path | None = None,
+    *,
+    task: str,
+    labels: Any = None,
+    split: str | None = None,
+    preset: str = "paper",
+    baselines: bool = True,
+    overwrite: bool = False,
+    watch: Watch = UNWATCHED,
+    **settings: Any,
+) -> FittedModel:
+    """Fit `encoder` to a task on `data`, compare it with the plain baselines on the test part and, with `out`, write it there.
+
+    task: `profiling` (needs `labels`: a file or frame with user_id and label) or `sequential`. `settings` are the fields of
+    FinetuneSettings (mode, epochs, lr, batch_size, patience, train_fraction, seed, ...). The result's `facts` hold metrics,
+    baselines and verdict, as task.json does. Raises UsageError, DataError (labels fit no user or one class only; no user long
+    enough for the split) and ArtifactError.
+    """
+    begin = time.perf_counter()
+    chosen = finetune_settings(preset, **settings)
+    if out is not None:
+        refuse_existing(Path(out), overwrite)
+    encoder = encoder if isinstance(encoder, UserEncoder) else UserEncoder.from_pretrained(encoder)
+    dataset = data if isinstance(data, Dataset) else Dataset.open(data)
+    job = build_task(task, dataset, encoder, labels, split, chosen)
+    model, tables = _model(encoder, job, chosen, dataset)
+    _fit(model, job, chosen, watch)
+    rivals = _rivals(encoder, job, chosen, dataset, watch)
+    report, predictions = score(model, job, "test", dataset, baselines, rivals)
+    model.facts.update(
+        report,
+        conditions=job.conditions,
+        seconds=round(time.perf_counter() - begin, 2),
+        warnings=leak_warnings(encoder, dataset, job),
+        data={"path": dataset.path.name, "fingerprint": dataset.manifest["files"]["items.npy"]["sha256"]},
+        environment=environment(),
+    )
+    if out is not None:
+        model.save_pretrained(out, overwrite=overwrite, tables={"predictions.parquet": predictions, **tables})
+    return model
+
+
+def evaluate(
+    model: FittedModel, data: Dataset | str | Path, *, labels: Any = None, part: str = "test", baselines: bool = True
+) -> dict[str, Any]:
+    """Score a fitted model on the `test` or `valid` part of its split, as task.json tells it; data and labels may be new.
+
+    Users the model was fitted on are never tested on. The baselines learn from the part of `data` that the model may learn from.
+    Raises DataError when no instance is left.
+    """
+    dataset = data if isinstance(data, Dataset) else Dataset.open(data)
+    settings = FinetuneSettings.of(model.facts["settings"])
+    split = model.facts["split"]["name"]
+    task = build_task(model.facts["task"], dataset, model.encoder, labels, split, settings, model)
+    report, _ = score(model, task, part, dataset, baselines, {})
+    warnings = leak_warnings(model.encoder, dataset, task)
+    if baselines and not report["baselines"]:
+        warnings.append("no baseline beside these figures: none of the users that the model was fitted on is in this data")
+    return {**task.facts(), "mode": model.facts["mode"], **report, "conditions": task.conditions, "warnings": warnings}
+
+
+def finetune_settings(preset: str = "paper", **overrides: Any) -> FinetuneSettings:
+    """Preset, then overrides, then the default budget; every part checked."""
+    settings = FinetuneSettings.of({**preset_values(FINETUNE_PRESETS, preset), **overrides})
+    if settings.epochs is settings.steps is settings.minutes is None:
+        settings = settings.model_copy(update={"epochs": DEFAULT_EPOCHS})
+    return settings
+
+
+def build_task(
+    name: str,
+    dataset: Dataset,
+    encoder: UserEncoder,
+    labels: Any,
+    split: str | None,
+    settings: FinetuneSettings,
+    fitted: FittedModel | None = None,
+) -> Profiling | Sequential:
+    """The task's instances on `dataset`, numbered by the encoder's vocabulary; UsageError when name, labels and split do not fit."""
+    if name not in TASKS:
+        raise UsageError(f"unknown task {name}; known: {', '.join(TASKS)}")
+    split = split or DEFAULT_SPLIT[name]
+    sequences = of_dataset(dataset, encoder.vocabulary).whole()
+    if name == "sequential":
+        if labels is not None:
+            raise UsageError("--labels belongs to profiling; sequential takes its targets from the histories themselves")
+        size, prefixes, share = len(encoder.vocabulary), settings.prefixes, settings.train_fraction
+        return Sequential(dataset, sequences, size, split, settings.seed, prefixes, share)
+    if labels is None:
+        raise UsageError("profiling needs --labels FILE with the columns user_id and label")
+    if split != DEFAULT_SPLIT[name]:
+        raise UsageError(f"unknown split {split} for profiling; known: {DEFAULT_SPLIT[name]}")
+    known = fitted if isinstance(fitted, ProfilingModel) else None
+    table = read_labels(labels)
+    name_of_label = Path(labels).stem if isinstance(labels, str | Path) else table.column_names[1]
+    return Profiling(dataset, sequences, table, name_of_label, settings, known)
+
+
+def score(
+    model: FittedModel,
+    task: Profiling | Sequential,
+    part: str,
+    dataset: Dataset,
+    baselines: bool,
+    rivals: Mapping[str, FittedModel],
+) -> tuple[dict[str, Any], pa.Table]:
+    """Model, plain baselines and rivals on a part (`test` or `valid`): what task.json holds, and the predictions one by one."""
+    if part not in ("test", "valid"):
+        raise UsageError(f"unknown part {part}; known: test, valid")
+    chosen = task.test if part == "test" else task.valid
+    if not len(chosen):
+        raise DataError(f"{dataset.path}: the {part} part is empty; every labelled user was in another part of the model's split")
+    if isinstance(task, Profiling):
+        return score_profiling(model, task, chosen, dataset, baselines, rivals)
+    return score_sequential(model, task, chosen, dataset, baselines, rivals)
+
+
+def leak_warnings(encoder: UserEncoder, dataset: Dataset, task: Task) -> list[str]:
+    """Whether pre-training has seen what this task tests on."""
+    pretrained = encoder.facts.get("pretrain") or {}
+    same = (encoder.facts.get("data") or {}).get("fingerprint") == dataset.manifest["files"]["items.npy"]["sha256"]
+    if task.name != "sequential" or not same or not pretrained:
+        return []
+    split = task.facts()["split"]["name"]
+    if split == "leave-one-out" and pretrained.get("hold_out", 0) < 2:
+        return ["pre-training saw the events this split tests on, so the figures flatter; pre-train with --hold-out 2 for an honest test"]
+    if split == "time" and pretrained.get("until") is None:
+        return ["pre-training saw events after the time this split tests on, so the figures flatter; pre-train with --until TIME"]
+    return []
+
+
+def _model(encoder: UserEncoder, task: Task, settings: FinetuneSettings, dataset: Dataset) -> tuple[FittedModel, dict[str, pa.Table]]:
+    """The model before its first step, and the tables that its folder will hold beside it."""
+    generator = seeded_generator(torch.device("cpu"), settings.seed, HEAD)
+    config = encoder.config
+    if settings.dropout is not None:
+        config = config.model_copy(update={"dropout": settings.dropout})
+    own = UserEncoder.new(config, encoder.vocabulary, generator)
+    own.facts = {key: value for key, value in encoder.facts.items() if settings.mode != "scratch" or key != "pretrain"}
+    if settings.mode != "scratch":
+        own.load_state_dict(encoder.state_dict())
+    facts = {**task.facts(), "mode": settings.mode, "system": SYSTEM[settings.mode], "settings": settings.model_dump()}
+    model = MODELS[task.name](own, task.head(own, settings, generator), facts)
+    if isinstance(model, ProfilingModel) and isinstance(task, Profiling):
+        model.parts = task.parts(dataset)
+        return model, {"split.parquet": model.parts, "map.parquet": _map(encoder, task, dataset)}
+    return model, {}
+
+
+def _rivals(encoder: UserEncoder, task: Task, settings: FinetuneSettings, dataset: Dataset, watch: Watch) -> dict[str, FittedModel]:
+    """The same network from a random start (CLUEZero), where asked for: what pre-training has to beat."""
+    if not settings.with_scratch or settings.mode == "scratch":
+        return {}
+    scratch = settings.model_copy(update={"mode": "scratch"})
+    model, _ = _model(encoder, task, scratch, dataset)
+    _fit(model, task, scratch, watch)
+    return {SYSTEM["scratch"]: model}
+
+
+def _map(encoder: UserEncoder, task: Profiling, dataset: Dataset) -> pa.Table:
+    """Two principal components of the pre-trained vectors of up to 2,000 labelled users, before any label was seen."""
+    part = task.test
+    chosen = np.sort(np.random.default_rng(task.seed).permutation(len(part))[:MAP_USERS])
+    xy, explained = project(encoder.vectors(part.inputs.take(chosen)))
+    table = pa.table(
+        {
+            "user_id": dataset.users.take(pa.array(part.users[chosen])),
+            "x": pa.array(xy[:, 0]),
+            "y": pa.array(xy[:, 1]),
+            "label": pa.array(task.classes[part.targets[chosen]], pa.string()),
+        }
+    )
+    return table.replace_schema_metadata({b"explained": str([round(float(share), 6) for share in explained]).encode()})
+
+
+class _EarlyStopping:
+    """Validates at the end of each epoch, keeps the best weights, and stops after `patience` epochs without a better log-loss."""
+
+    def __init__(self, model: FittedModel, task: Task, settings: FinetuneSettings, journal: Journal) -> None:
+        self.model, self.task, self.settings, self.journal = model, task, settings, journal
+        self.best, self.best_epoch = float("inf"), -1
+        self.best_state: dict[str, Tensor] = {}
+
+    def __call__(self, epoch: int, step: int) -> bool:
+        loss = self.model.mean_loss(self.task.valid)
+        self.journal.log({"step": step, "epoch": epoch, "valid_loss": loss})
+        if loss < self.best:
+            self.best, self.best_epoch = loss, epoch
+            self.best_state = copy.deepcopy(self.model.state_dict())
+        return epoch + 1 >= self.settings.min_epochs and epoch - self.best_epoch >= self.settings.patience
+
+    def restore(self) -> None:
+        if self.best_state:
+            self.model.load_state_dict(self.best_state)
+
+
+def _fit(
+    model: FittedModel,
+    task: Task,
+    settings: FinetuneSettings,
+    watch: Watch,
+) -> None:
+    journal = Journal((watch.row,))
+    stopping = _EarlyStopping(model, task, settings, journal)
+    run = Run(
+        Training(model, settings.mode, task.ignored_target),
+        BatchStream(
+            source=task.source,
+            n_sequences=task.n_train,
+            batch_size=settings.batch_size,
+            max_len=model.encoder.config.max_len,
+            seed=int(np.random.SeedSequence([settings.seed, BATCHES]).generate_state(1)[0]),
+        ),
+        settings,
+        journal=journal,
+        end_of_epoch=stopping,
+    )
+    watch.started(run)
+    progress = run.run()
+    stopping.restore()
+    model.to(device_of("cpu"))
+    model.requires_grad_(True)
+    model.rows = journal.rows
+    model.facts["steps"] = progress.step
+    model.facts["best_epoch"] = stopping.best_epoch

@@ -1,0 +1,107 @@
+"""A fitted model and the plain baselines on the same instances: outcomes, intervals, and the verdict in words."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from scipy.special import softmax
+
+from userclue.baselines.plain_profiling import PROFILING_BASELINES
+from userclue.baselines.plain_ranking import RANKING_BASELINES
+from userclue.data.store import Dataset, Sequences
+from userclue.data.vocabulary import FIRST_ITEM, Vocabulary
+from userclue.metrics.bootstrap import Interval
+from userclue.metrics.comparison import Comparison, Outcome, ProfilingOutcome, RankingOutcome, compare
+from userclue.metrics.ranking import RankingResult, full_ranking
+from userclue.tasks.base import FittedModel, Part
+from userclue.tasks.profiling import Profiling
+from userclue.tasks.sequential import Sequential
+
+
+def score_profiling(
+    model: FittedModel, task: Profiling, part: Part, dataset: Dataset, baselines: bool, rivals: Mapping[str, FittedModel]
+) -> tuple[dict[str, Any], pa.Table]:
+    """Metrics, baselines, differences and verdict on a part, as task.json holds them; and every user's prediction."""
+    name = model.facts["system"]
+    outcomes = {
+        system: ProfilingOutcome(part.targets, softmax(one.scores(part.inputs).astype(np.float64), axis=1))
+        for system, one in {name: model, **rivals}.items()
+    }
+    learnable = baselines and len(task.train) > 0 and len(task.valid) > 0
+    for baseline, kind in PROFILING_BASELINES.items() if learnable else ():
+        fitted = kind(model.encoder.config.max_len)
+        fitted.fit(task.train.inputs, task.train.targets, task.valid.inputs, task.valid.targets, task.outputs, len(model.vocabulary))
+        outcomes[baseline] = ProfilingOutcome(part.targets, fitted.predict_proba(part.inputs))
+    comparison = _compared(outcomes, name, task.primary, task.seed)
+    table = pa.table(
+        {
+            "user_id": dataset.users.take(pa.array(part.users)),
+            "label": pa.array(task.classes[part.targets], pa.string()),
+            **{f"predicted_{system}": pa.array(task.classes[o.proba.argmax(axis=1)], pa.string()) for system, o in outcomes.items()},
+        }
+    )
+    return _report(comparison, name), table
+
+
+def score_sequential(
+    model: FittedModel, task: Sequential, part: Part, dataset: Dataset, baselines: bool, rivals: Mapping[str, FittedModel]
+) -> tuple[dict[str, Any], pa.Table]:
+    """The same for next-item instances; `unseen` holds the second view, with the history's items out of the candidates."""
+    name = model.facts["system"]
+    rankings = {system: _rank(one.scores, part) for system, one in {name: model, **rivals}.items()}
+    for baseline, kind in RANKING_BASELINES.items() if baselines else ():
+        fitted = kind(model.encoder.config.max_len)
+        fitted.fit(task.history, len(model.vocabulary))
+        rankings[baseline] = _rank(fitted.scores, part)
+    everything = _compared({s: RankingOutcome(r.ranks_all) for s, r in rankings.items()}, name, task.primary, task.seed)
+    unseen = _compared({s: RankingOutcome(_unseen(r)) for s, r in rankings.items()}, name, task.primary, task.seed)
+    report = _report(everything, name)
+    second = _report(unseen, name)
+    report["unseen"] = {key: second[key] for key in ("metrics", "baselines", "differences", "verdict")}
+    table = pa.table(
+        {
+            "user_id": dataset.users.take(pa.array(part.users)),
+            "target": _ids_of(model.vocabulary, part.targets),
+            **{f"rank_{system}": pa.array(result.ranks_all) for system, result in rankings.items()},
+            **{f"rank_unseen_{system}": pa.array(_unseen(result)) for system, result in rankings.items()},
+        }
+    )
+    return report, table
+
+
+def _ids_of(vocabulary: Vocabulary, indices: np.ndarray) -> pa.Array:
+    """Ids of items by index, null for special tokens."""
+    places = pa.array(indices.astype(np.int64) - FIRST_ITEM, mask=indices < FIRST_ITEM)
+    return vocabulary.table["item_id"].combine_chunks().take(places)
+
+
+def _rank(scores: Callable[[Sequences], np.ndarray], part: Part) -> RankingResult:
+    return full_ranking(lambda rows: scores(part.inputs.take(rows)), len(part), part.targets, part.inputs)
+
+
+def _unseen(result: RankingResult) -> np.ndarray:
+    assert result.ranks_unseen is not None
+    return result.ranks_unseen
+
+
+def _compared(outcomes: Mapping[str, Outcome], name: str, primary: str, seed: int) -> Comparison:
+    baselines = {system: outcome for system, outcome in outcomes.items() if system != name}
+    return compare(outcomes[name], baselines, primary, seed=seed, model_name=name)
+
+
+def _report(comparison: Comparison, name: str) -> dict[str, Any]:
+    return {
+        "primary": comparison.primary,
+        "users": comparison.n,
+        "system": name,
+        "metrics": _numbers(comparison.metrics[name]),
+        "baselines": {system: _numbers(metrics) for system, metrics in comparison.metrics.items() if system != name},
+        "differences": {system: _numbers(metrics) for system, metrics in comparison.differences.items()},
+        "undefined": comparison.undefined,
+        "verdict": comparison.verdict,
+    }
+
+
+def _numbers(metrics: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
+    return {name: interval.as_dict() for name, interval in metrics.items()}

@@ -1,0 +1,172 @@
+"""What all tasks share: a part of labelled sequences, the fitted model, and the module that trains it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from userclue.artifact import Artifact, write_artifact
+from userclue.card import model_card
+from userclue.config import FinetuneSettings
+from userclue.data.batches import Batch, Source, sorted_batches
+from userclue.data.inputs import Histories
+from userclue.data.store import Sequences
+from userclue.data.vocabulary import UNK, Vocabulary
+from userclue.encoder import UserEncoder, load_tensors
+from userclue.errors import ArtifactError
+from userclue.train.journal import Row
+from userclue.train.step import Step
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Labelled instances. inputs: B sequences; targets: int [B], class or item index; users: int64 [B], position in the dataset."""
+
+    inputs: Sequences
+    targets: np.ndarray
+    users: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def take(self, chosen: np.ndarray) -> "Part":
+        """The chosen instances, in that order."""
+        return Part(self.inputs.take(chosen), self.targets[chosen], self.users[chosen])
+
+
+class FittedModel(nn.Module):
+    """An encoder and a softmax head on its UR state (paper IV-C). `facts` is what task.json says of the fit."""
+
+    task = ""
+
+    def __init__(self, encoder: UserEncoder, head: nn.Module, facts: dict[str, Any]) -> None:
+        super().__init__()
+        self.encoder, self.head, self.facts = encoder, head, facts
+        self.rows: list[Row] = []
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Item ids of the model."""
+        return self.encoder.vocabulary
+
+    def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
+        """Logits [B, K]."""
+        out: Tensor = self.head(self.encoder(batch, generator))
+        return out
+
+    @classmethod
+    def blank_head(cls, encoder: UserEncoder, facts: Mapping[str, Any]) -> nn.Module:
+        """The head that `facts` describe, its weights to be loaded: a linear layer D → K."""
+        return nn.Linear(encoder.config.dim, facts["outputs"])
+
+    def save_pretrained(self, path: str | Path, *, overwrite: bool = False, tables: Mapping[str, pa.Table] | None = None) -> Artifact:
+        """Write the fitted model's folder; UsageError when it exists and `overwrite` is not set."""
+        config = self.encoder.to_config()
+        return write_artifact(
+            Path(path),
+            "fitted",
+            config=config,
+            tensors={"model.safetensors": self.encoder.state_dict(), "head.safetensors": self.head.state_dict()},
+            vocabulary=self.vocabulary,
+            rows=self.rows,
+            card=model_card(config, self.vocabulary.n_items, self.rows[-1] if self.rows else {}, self.facts),
+            documents={"task.json": self.facts},
+            tables=tables,
+            overwrite=overwrite,
+        )
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> Self:
+        """Load a fitted model; ArtifactError when the folder is damaged, of another task, or its parts do not fit."""
+        return cls.from_artifact(Artifact.open(path, ("fitted",)))
+
+    @classmethod
+    def from_artifact(cls, artifact: Artifact) -> Self:
+        """Build the model that an opened artifact holds."""
+        facts = artifact.task
+        if facts.get("task") != cls.task:
+            raise ArtifactError(f"{artifact.path}: was fitted to {facts.get('task')}, not to {cls.task}")
+        encoder = UserEncoder.from_artifact(artifact)
+        with torch.device("meta"):
+            head = cls.blank_head(encoder, facts)
+        load_tensors(head, artifact.tensors("head.safetensors"), artifact.path)
+        model = cls(encoder, head, facts)
+        model.rows = artifact.rows
+        return model
+
+    @torch.inference_mode()
+    def logits(self, sequences: Sequences, batch_size: int = 256) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(positions int64 [b], logits float32 [b, K]) batch by batch, so that [all users, K] need never exist."""
+        device = next(self.parameters()).device
+        for batch in sorted_batches(sequences, batch_size, self.encoder.config.max_len):
+            yield batch.users.numpy(), self(batch.to(device)).float().cpu().numpy()
+
+    def scores(self, sequences: Sequences) -> np.ndarray:
+        """Logits float32 [B, K] in the order of `sequences`."""
+        out = np.empty((len(sequences), self.facts["outputs"]), dtype=np.float32)
+        for users, logits in self.logits(sequences):
+            out[users] = logits
+        return out
+
+    def mean_loss(self, part: Part) -> float:
+        """Mean cross-entropy on a part, in nats; instances whose target is unknown to the model are left out."""
+        total, count = 0.0, 0
+        for users, logits in self.logits(part.inputs):
+            known = part.targets[users] != UNK if self.facts["task"] != "profiling" else np.ones(len(users), bool)
+            losses = cross_entropy(
+                torch.from_numpy(logits[known]), torch.from_numpy(part.targets[users][known].astype(np.int64)), reduction="sum"
+            )
+            total, count = total + float(losses), count + int(known.sum())
+        return total / max(count, 1)
+
+
+class Training(nn.Module):
+    """Softmax cross-entropy on the UR state (paper IV-C-2); in `probe` mode the encoder is frozen and only the head learns."""
+
+    def __init__(self, model: FittedModel, mode: str, ignored_target: int) -> None:
+        super().__init__()
+        self.model, self.mode, self.ignored_target = model, mode, ignored_target
+        if mode == "probe":
+            model.encoder.requires_grad_(False)
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> Step:
+        """One step on B labelled sequences."""
+        logits = self.model(batch, None if self.mode == "probe" else generator)
+        assert batch.targets is not None
+        return Step(cross_entropy(logits, batch.targets, ignore_index=self.ignored_target), dict)
+
+
+class Task(Protocol):
+    """A downstream task on one dataset and split: where its instances come from and what its head is."""
+
+    name: str
+    primary: str
+    outputs: int
+    ignored_target: int
+    n_train: int
+    valid: Part
+    test: Part
+    conditions: str
+
+    @property
+    def source(self) -> Source:
+        """Where an epoch's training instances come from."""
+
+    def head(self, encoder: UserEncoder, settings: FinetuneSettings, generator: torch.Generator) -> nn.Module:
+        """The head on the UR state, its weights drawn from `generator`."""
+
+    def facts(self) -> dict[str, Any]:
+        """What task.json says of the data and the split."""
+
+
+def chunked_logits(model: FittedModel, opened: Histories, size: int = 8192) -> Iterator[tuple[Sequences, np.ndarray]]:
+    """(sequences, logits float32 [b, K]) of consecutive users."""
+    width = max(1, min(size, (1 << 26) // max(model.facts["outputs"], 1)))
+    for sequences, _ in opened.chunks(width):
+        yield sequences, model.scores(sequences)

@@ -1,0 +1,143 @@
+"""Sequential recommendation: the next item from the state at UR, softmax over all items (paper V-A-3)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from userclue.config import FinetuneSettings
+from userclue.data.batches import Source
+from userclue.data.inputs import open_histories
+from userclue.data.splits import Instances, leave_one_out, time_split
+from userclue.data.store import Dataset, Sequences
+from userclue.data.vocabulary import FIRST_ITEM, UNK
+from userclue.encoder import UserEncoder
+from userclue.errors import DataError, UsageError
+from userclue.metrics.ranking import top_k
+from userclue.nn.heads import reset_linear_layers
+from userclue.tasks.base import FittedModel, Part, chunked_logits
+
+SPLITS = ("leave-one-out", "time")
+
+
+class TiedHead(nn.Module):
+    """Scores by the inner product with the encoder's own item embeddings, plus a bias an item; the table is not saved twice."""
+
+    def __init__(self, encoder: UserEncoder) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(len(encoder.vocabulary)))
+        self._table = [encoder.embedding.items]  # in a list, so that the table is not registered here as well
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, D] → [B, V]."""
+        return x @ self._table[0].weight.T + self.bias
+
+
+class SequentialModel(FittedModel):
+    """A fitted recommender of the next item."""
+
+    task = "sequential"
+
+    @classmethod
+    def blank_head(cls, encoder: UserEncoder, facts: Mapping[str, Any]) -> nn.Module:
+        """The linear or tied head that `facts` name."""
+        return TiedHead(encoder) if facts["settings"]["head"] == "tied" else super().blank_head(encoder, facts)
+
+    def recommend(self, histories: Any, k: int = 10, filter_seen: bool = True, **columns: Any) -> tuple[list[list[Any]], np.ndarray]:
+        """The k best next items of each user, best first: (ids [n_users][k], scores float32 [n_users, k]).
+
+        `filter_seen` leaves out what the history holds. `histories` as for UserEncoder.encode. Where fewer than k items
+        remain, the list is shorter and its scores end in −inf. Raises UsageError for k < 1.
+        """
+        if k < 1:
+            raise UsageError(f"k must be at least 1; got {k}")
+        k = min(k, self.vocabulary.n_items)
+        items: list[list[Any]] = []
+        kept: list[np.ndarray] = []
+        with open_histories(histories, self.vocabulary, **columns) as opened:
+            for sequences, scores in chunked_logits(self, opened):
+                scores[:, :FIRST_ITEM] = -np.inf
+                if filter_seen:
+                    flat, _ = sequences.gather()
+                    scores[np.repeat(np.arange(len(sequences)), sequences.lengths), flat] = -np.inf
+                best = top_k(scores, k)
+                values = np.take_along_axis(scores, best, axis=1)
+                for row, value in zip(best, values, strict=True):
+                    items.append(self.vocabulary.ids(row[np.isfinite(value)]).to_pylist())
+                kept.append(values)
+        return items, np.concatenate(kept) if kept else np.empty((0, k), dtype=np.float32)
+
+
+class Sequential:
+    """Next-item instances of a dataset: trained on random prefixes of what comes before the held-out events."""
+
+    name = "sequential"
+    primary = "mrr@10"
+    ignored_target = UNK
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        sequences: Sequences,
+        vocabulary_size: int,
+        split: str,
+        seed: int,
+        prefixes: int,
+        train_fraction: float = 1.0,
+    ) -> None:
+        """`prefixes`: training instances drawn from each user an epoch. Raises DataError when no user has events enough for the split."""
+        if split == "leave-one-out":
+            parts = leave_one_out(sequences)
+        elif split == "time":
+            parts = time_split(sequences, dataset.times)
+        else:
+            raise UsageError(f"unknown split {split} for sequential; known: {', '.join(SPLITS)}")
+        self.split, self.seed, self.prefixes = split, seed, prefixes
+        self.outputs = vocabulary_size
+        self.history = parts.train
+        self.train = parts.train.take(np.flatnonzero(parts.train.lengths >= 2))
+        if len(self.train) == 0:
+            raise DataError(
+                f"{dataset.path}: no user keeps two events to train on after the {split} split; its longest history has "
+                f"{int(sequences.lengths.max(initial=0))} events"
+            )
+        if train_fraction < 1:
+            chosen = np.random.default_rng(seed).permutation(len(self.train))[: max(1, round(len(self.train) * train_fraction))]
+            self.train = self.train.take(np.sort(chosen))
+            self.history = self.train
+        self.n_train = len(self.train) * prefixes
+        self.valid, self.test = _part(parts.valid), _part(parts.test)
+        self.conditions = (
+            f"Split {split}; every item of the vocabulary is a candidate, those in the user's history too unless said otherwise; "
+            f"ties count against the system; one target a user, averaged over users; 95 % bootstrap intervals over users; seed {seed}."
+        )
+
+    @property
+    def source(self) -> Source:
+        """Each epoch draws `prefixes` cuts in each training history: input before the cut, target at it."""
+
+        def draw(generator: np.random.Generator) -> tuple[Sequences, np.ndarray]:
+            starts, lengths = np.repeat(self.train.starts, self.prefixes), np.repeat(self.train.lengths, self.prefixes)
+            ends = starts + generator.integers(1, lengths)
+            return Sequences(self.train.items, starts, ends), np.asarray(self.train.items[ends])
+
+        return draw
+
+    def head(self, encoder: UserEncoder, settings: FinetuneSettings, generator: torch.Generator) -> nn.Module:
+        """`linear`: a layer D → V of its own; `tied`: the encoder's item embeddings."""
+        if settings.head == "tied":
+            return TiedHead(encoder)
+        head = nn.Linear(encoder.config.dim, self.outputs)
+        reset_linear_layers(head, generator)
+        return head
+
+    def facts(self) -> dict[str, Any]:
+        """What task.json says of the data and the split."""
+        split = {"name": self.split, "seed": self.seed, "train": len(self.train), "valid": len(self.valid), "test": len(self.test)}
+        return {"task": self.name, "label": "next item", "outputs": self.outputs, "split": split}
+
+
+def _part(instances: Instances) -> Part:
+    return Part(instances.inputs, instances.targets, instances.users)
