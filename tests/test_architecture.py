@@ -13,6 +13,7 @@ import userclue
 SOURCE = Path(userclue.__file__).parent
 # Top to bottom: a room may import rooms that stand below it, and no other. Rooms of one line do not know each other.
 ORDER = [
+    ("__main__",),
     ("cli",),
     ("__init__",),
     ("experiments",),

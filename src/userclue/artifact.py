@@ -17,19 +17,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from userclue.data.vocabulary import Vocabulary
 from userclue.errors import ArtifactError
 from userclue.files import MANIFEST, file_hashes, read_manifest, staged_folder, verify_files, write_json
 from userclue.train.journal import Row, json_lines
+from userclue.train.tensors import save_tensors
 from userclue.version import VERSION
 
 FORMAT_VERSION = 1
 KINDS = ("model", "fitted")
 NEEDED = frozenset({"config.json", "model.safetensors", "vocabulary.parquet", "metrics.jsonl"})
-REMEDY = "give a folder that `userclue pretrain` or `userclue finetune` wrote"
+REMEDY = {
+    KINDS: "give a folder that `userclue pretrain` or `userclue finetune` wrote",
+    ("fitted",): "give a fitted model, a folder that `userclue finetune` wrote",
+}
 
 Tensors = Mapping[str, Tensor]
 
@@ -46,7 +50,7 @@ class Artifact:
     def open(cls, path: str | Path, kinds: tuple[str, ...] = KINDS) -> "Artifact":
         """Verify every file's SHA-256 and read the configuration; ArtifactError when anything is wrong or of another version."""
         path = Path(path)
-        manifest = read_manifest(path, kinds, REMEDY)
+        manifest = read_manifest(path, kinds, REMEDY[kinds])
         missing = NEEDED - manifest["files"].keys()
         if missing:
             raise ArtifactError(f"{path}: the manifest does not list {', '.join(sorted(missing))}; the artifact is damaged, make it again")
@@ -55,6 +59,8 @@ class Artifact:
             config = json.loads((path / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{path / 'config.json'}: cannot be read ({error}); the artifact is damaged, make it again") from None
+        if not isinstance(config, dict):
+            raise ArtifactError(f"{path / 'config.json'}: is no JSON object; the artifact is damaged, make it again")
         version = config.get("format_version")
         if version != FORMAT_VERSION:
             raise ArtifactError(
@@ -116,7 +122,7 @@ def write_artifact(
         for name, content in {"config.json": config, **(documents or {})}.items():
             write_json(folder / name, content)
         for name, group in tensors.items():
-            save_file({key: tensor.detach().cpu().contiguous() for key, tensor in group.items()}, folder / name)
+            save_tensors({key: tensor.detach().cpu().contiguous() for key, tensor in group.items()}, folder / name)
             (folder / name).chmod(0o644)  # safetensors leaves files that only their owner can read
         vocabulary.save(folder / "vocabulary.parquet")
         for name, table in (tables or {}).items():

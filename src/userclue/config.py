@@ -21,6 +21,8 @@ class Settings(BaseModel):
     def of(cls, values: Mapping[str, Any]) -> Self:
         """Check `values` and build the settings; UsageError with key, value and remedy on the first that is wrong."""
         for key in values:
+            if key not in cls.model_fields and isinstance(values[key], Mapping):
+                raise UsageError(f"unknown section [{key}]; write settings at the top level, without sections")
             if key not in cls.model_fields:
                 near = difflib.get_close_matches(key, cls.model_fields, n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known settings: {', '.join(sorted(cls.model_fields))}"
@@ -29,9 +31,9 @@ class Settings(BaseModel):
             return cls(**values)
         except ValidationError as error:
             first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"]) or "settings"
-            given = f" (given: {first['input']!r})" if first["loc"] else ""
-            raise UsageError(f"{name}: {first['msg'].removeprefix('Value error, ')}{given}") from None
+            name = ".".join(str(part) for part in first["loc"])
+            given = f" (given: {first['input']!r})" if name else ""
+            raise UsageError(f"{name}{': ' if name else ''}{first['msg'].removeprefix('Value error, ')}{given}") from None
 
 
 class EncoderConfig(Settings):

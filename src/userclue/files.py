@@ -9,7 +9,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,24 @@ def write_json(path: Path, content: Any) -> None:
 
 
 @contextmanager
+def parents_made(target: Path) -> Iterator[None]:
+    """Make the folders above `target`; when the block fails, those made here go again, if nothing came into them."""
+    missing = [folder for folder in target.parents if not folder.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for folder in missing:
+                folder.rmdir()
+        raise
+
+
+@contextmanager
 def lock(target: Path) -> Iterator[None]:
     """Hold the right to write `target`; a second writer gets a UsageError at once, not a mixed folder."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     path = target.parent / f".{target.name}.lock"
-    with path.open("w") as file:
+    with parents_made(target), path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The holder before may have removed the file between our open and our lock: then this lock guards nothing.
@@ -151,14 +164,14 @@ def staged_file(target: Path, overwrite: bool = False) -> Iterator[Path]:
         raise UsageError(f"{target}: is a folder; give the name of a file")
     if target.exists() and not overwrite:
         raise UsageError(f"{target}: already exists; choose another output or add --overwrite")
-    target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        yield aside
-        fsync(aside)
-        os.replace(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)
+    with parents_made(target):
+        try:
+            yield aside
+            fsync(aside)
+            os.replace(aside, target)
+        finally:
+            aside.unlink(missing_ok=True)
     fsync(target.parent)
 
 
@@ -188,7 +201,8 @@ def read_manifest(folder: Path, kind: str | tuple[str, ...], remedy: str) -> dic
         raise ArtifactError(f"{folder}: {MANIFEST} cannot be read ({error}); {remedy}") from None
     found = manifest.get("kind") if isinstance(manifest, dict) else None
     if found not in kinds:
-        raise ArtifactError(f"{folder}: is a userclue {found or 'folder of another kind'}, not a {wanted}; {remedy}")
+        article = "an" if wanted[0] in "aeiou" else "a"
+        raise ArtifactError(f"{folder}: is a userclue {found or 'folder of another kind'}, not {article} {wanted}; {remedy}")
     if not isinstance(manifest.get("files"), dict):
         raise ArtifactError(f"{folder}: {MANIFEST} lists no files; {remedy}")
     content: dict[str, Any] = manifest

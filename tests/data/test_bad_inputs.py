@@ -145,9 +145,9 @@ def test_files_that_disagree(tmp_path: Path, log: Log) -> None:
 
 def test_bad_options(tmp_path: Path, log: Log) -> None:
     good = log("1,a,1\n")
-    refused(tmp_path, good, "unknown option min_user_event: did you mean min_user_events", UsageError, min_user_event=2)
-    refused(tmp_path, good, "min_user_events 0", UsageError, min_user_events=0)
-    refused(tmp_path, good, "duplicates 'x': input should be 'keep' or 'drop'", UsageError, duplicates="x")
+    refused(tmp_path, good, "unknown setting min_user_event; did you mean min_user_events", UsageError, min_user_event=2)
+    refused(tmp_path, good, "min_user_events: Input should be greater than or equal to 1 .given: 0.", UsageError, min_user_events=0)
+    refused(tmp_path, good, "duplicates: Input should be 'keep' or 'drop' .given: 'x'", UsageError, duplicates="x")
     refused(tmp_path, good, "until 'soon'", UsageError, until="soon")
     refused(tmp_path, good, "grow: needs a vocabulary", UsageError, grow=True)
     refused(tmp_path, good, "memory_limit 'much'", UsageError, memory_limit="much")

@@ -38,7 +38,9 @@ def test_a_baseline_that_wins_is_named_with_the_margin() -> None:
 def test_an_interval_over_zero_names_no_winner() -> None:
     found = compare(profile(0.70), {"bag_of_items": profile(0.705, shift=400)}, PROFILING_PRIMARY, seed=0)
     assert found.differences["bag_of_items"]["accuracy"].holds_zero
-    assert found.verdict[1].startswith("No winner can be named between model and bag_of_items on 1,000 users: model minus bag_of_items is -0.005 [-")
+    assert found.verdict[1].startswith(
+        "No winner can be named between model and bag_of_items on 1,000 users: model minus bag_of_items is -0.005 [-"
+    )
     assert found.verdict[1].endswith("includes zero.")
     assert "wins" not in text(found.verdict)
 

@@ -24,6 +24,9 @@ COMMANDS = {
     "doctor": ("userclue.cli.doctor", "doctor_command", "Tell what this machine has; verify datasets and artifacts."),
 }
 
+_INTERRUPTED = "interrupted; nothing was written"
+_TYPER_INTERRUPTED = 130  # Typer turns Ctrl-C inside a command into this exit code, without a word
+
 
 def build_app(wanted: str | None) -> typer.Typer:
     """The command line with the verb `wanted` loaded and the others known by name and summary only."""
@@ -65,11 +68,15 @@ def main() -> None:
     """Entry point. Exit codes: 0 done, 1 a defect of ours, 2 usage, 3 data, 4 dataset or artifact, 5 interrupted."""
     wanted = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
     try:
-        build_app(wanted)()
+        build_app(wanted)(prog_name="userclue")
     except UserclueError as error:
         _end(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _end("interrupted; nothing was written", 5)
+        _end(_INTERRUPTED, 5)
+    except SystemExit as end:
+        if end.code == _TYPER_INTERRUPTED:
+            _end(_INTERRUPTED, 5)
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

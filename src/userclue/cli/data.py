@@ -1,12 +1,13 @@
 """`userclue audit` and `userclue prepare`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from userclue.cli.console import Report, reporting
-from userclue.cli.options import ItemColumn, Json, Overwrite, Threads, UserColumn, with_settings
+from userclue.cli.options import ItemColumn, Json, Overwrite, Threads, UnusedSeed, UserColumn, with_settings
 from userclue.data.options import PrepareOptions
 
 Events = Annotated[
@@ -33,6 +34,7 @@ def prepare_command(
     vocabulary: VocabularyFrom = None,
     memory_limit: Memory = None,
     overwrite: Overwrite = False,
+    seed: UnusedSeed = 0,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
@@ -42,7 +44,7 @@ def prepare_command(
     """
     from userclue.data.prepare import prepare
 
-    with reporting("prepare", as_json=json) as report:
+    with reporting("prepare", as_json=json, seed=seed) as report:
         dataset = prepare(
             _source(events),
             out,
@@ -81,6 +83,7 @@ def audit_command(
     time_unit: TimeUnit = None,
     min_user_events: MinUser = 1,
     min_item_users: MinItem = 1,
+    seed: UnusedSeed = 0,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
@@ -90,7 +93,7 @@ def audit_command(
     """
     from userclue.data.audit import audit
 
-    with reporting("audit", as_json=json) as report:
+    with reporting("audit", as_json=json, seed=seed) as report:
         found = audit(
             _source(events),
             user_col=user_col,
@@ -125,7 +128,7 @@ def _show_dataset(report: Report, manifest: dict[str, Any], out: Path) -> None:
         ["time", "none: input order kept" if time is None else f"{time['unit']}, {_day(time['min'])} to {_day(time['max'])}"],
     ]
     report.show_table(f"dataset {out}", {"": "left", "found": "left"}, rows)
-    report.show(f"next: userclue pretrain {out} -o MODEL")
+    report.show(f"next: userclue pretrain {shlex.quote(str(out))} -o MODEL")
 
 
 def _day(ms: int) -> str:
@@ -139,4 +142,6 @@ def _text(value: Any) -> str:
         return ", ".join(f"{key} {_text(one)}" for key, one in value.items())
     if isinstance(value, list):
         return "; ".join(_text(one) for one in value) or "none"
+    if isinstance(value, float):
+        return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else "none" if value is None else str(value)

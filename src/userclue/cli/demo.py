@@ -33,7 +33,7 @@ def demo_command(
         report.output = str(out)
         report.fields = {"fits": fits}
         for facts in fits.values():
-            report.warnings += facts["warnings"]
+            report.warnings += [warning for warning in facts["warnings"] if warning not in report.warnings]
             show_comparison(report, facts)
             report.show("")
         report.show(

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from userclue.cli.console import Report, reporting
-from userclue.cli.options import Json
+from userclue.cli.options import Json, Threads, UnusedSeed
 from userclue.errors import ArtifactError
 from userclue.files import MANIFEST
 
@@ -19,12 +19,12 @@ Folders = Annotated[list[Path] | None, typer.Argument(help="Datasets or artifact
 CORE = ("torch", "numpy", "scipy", "duckdb", "pyarrow", "pydantic", "typer", "rich", "safetensors", "scikit-learn", "matplotlib", "jinja2")
 
 
-def doctor_command(folders: Folders = None, *, json: Json = False) -> None:
+def doctor_command(folders: Folders = None, *, seed: UnusedSeed = 0, threads: Threads = None, json: Json = False) -> None:
     """Tell what this machine has; verify datasets and artifacts.
 
     Example: userclue doctor data/shop models/shop
     """
-    with reporting("doctor", as_json=json) as report:
+    with reporting("doctor", as_json=json, seed=seed, threads=threads) as report:
         machine = _machine()
         versions = {name: _version(name) for name in CORE}
         missing = [name for name, version in versions.items() if version is None]

@@ -17,6 +17,7 @@ Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads t
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file of settings; options on the command line override it.")]
 Assignments = Annotated[list[str] | None, typer.Option("--set", help="One more setting, as key=value; may be repeated.")]
+UnusedSeed = Annotated[int, typer.Option("--seed", min=0, help="Nothing is random here; taken so that every command takes it.")]
 UserColumn = Annotated[str, typer.Option("--user-col", help="Column of the user.")]
 ItemColumn = Annotated[str, typer.Option("--item-col", help="Column of the item.")]
 TimeColumn = Annotated[str | None, typer.Option("--time-col", help="Column of the time; `timestamp` where there is one, else input order.")]

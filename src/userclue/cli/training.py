@@ -1,5 +1,6 @@
 """`userclue pretrain`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,7 +70,7 @@ def pretrain_command(
                 ["uniformity", _number(last, "uniformity"), "spread over the sphere; less is better"],
             ],
         )
-        report.show(f"written: {out}", f"next:    userclue embed {out} EVENTS -o users.parquet")
+        report.show(f"written: {out}", f"next:    userclue embed {shlex.quote(str(out))} EVENTS -o users.parquet")
 
 
 def _number(row: dict[str, Any], key: str) -> str:

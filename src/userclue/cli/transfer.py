@@ -7,7 +7,7 @@ import typer
 
 from userclue.cli.comparison import show_comparison
 from userclue.cli.console import Report, reporting
-from userclue.cli.options import Json, Overwrite, Threads, with_settings
+from userclue.cli.options import Json, Overwrite, Threads, UnusedSeed, with_settings
 from userclue.cli.progress import TrainingProgress
 from userclue.config import FINETUNE_PRESETS, FinetuneSettings
 
@@ -19,7 +19,7 @@ Output = Annotated[Path, typer.Option("-o", "--out", help="Folder of the fitted 
 Labels = Annotated[Path | None, typer.Option("--labels", help="profiling: file with the columns user_id and label.")]
 Split = Annotated[str | None, typer.Option("--split", help="80/5/15 (profiling); leave-one-out or time (sequential).")]
 Baselines = Annotated[bool, typer.Option("--baselines/--no-baselines", help="Compare with the plain baselines.")]
-PartName = Annotated[str, typer.Option("--part", help="test or valid of the split, or all users.")]
+PartName = Annotated[str, typer.Option("--part", help="Part of the split to score: test or valid.")]
 
 
 @with_settings(FinetuneSettings, FINETUNE_PRESETS)
@@ -69,6 +69,7 @@ def evaluate_command(
     labels: Labels = None,
     part: PartName = "test",
     baselines: Baselines = True,
+    seed: UnusedSeed = 0,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
@@ -79,6 +80,7 @@ def evaluate_command(
     from userclue.jobs.finetune import evaluate
     from userclue.tasks.registry import load_fitted
 
+    del seed  # the model's own split and seed are used again, so that its figures can be repeated
     model = load_fitted(fitted)
     with reporting("evaluate", as_json=json, seed=model.facts["split"]["seed"], threads=threads) as report:
         facts = evaluate(model, dataset, labels=labels, part=part, baselines=baselines)

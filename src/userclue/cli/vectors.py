@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from userclue.cli.console import reporting
-from userclue.cli.options import ItemColumn, Json, Overwrite, Threads, TimeColumn, UserColumn
+from userclue.cli.options import ItemColumn, Json, Overwrite, Threads, TimeColumn, UnusedSeed, UserColumn
 
 Model = Annotated[Path, typer.Argument(help="Pre-trained or fitted model.", show_default=False)]
 Source = Annotated[list[Path], typer.Argument(help="Event files, or one dataset folder.", show_default=False)]
@@ -24,6 +24,7 @@ def embed_command(
     time_col: TimeColumn = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
+    seed: UnusedSeed = 0,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
@@ -33,7 +34,7 @@ def embed_command(
     """
     from userclue.jobs.embed import embed
 
-    with reporting("embed", as_json=json, threads=threads) as report:
+    with reporting("embed", as_json=json, seed=seed, threads=threads) as report:
         source = events[0] if len(events) == 1 else events
         columns = {} if time_col is None else {"time_col": time_col}
         result = embed(model, source, out, overwrite=overwrite, device=device, user_col=user_col, item_col=item_col, **columns)

@@ -3,7 +3,7 @@
 Bad rows stay in the table with a null user, item or time; `prepare` decides whether they stop it, `audit` counts them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,19 +98,20 @@ def _columns(sources: list[Source], user_col: str, item_col: str, time_col: str 
     for source in sources:
         for name, option in ((user_col, "user"), (item_col, "item"), (time_col, "time")):
             if name is not None:
-                require_column(source, name, f"{option}_col (--{option}-col)")
+                taken = {user_col, item_col, time_col} - {name}
+                require_column(source, name, f"{option}_col (--{option}-col)", taken)
     return user_col, item_col, time_col
 
 
-def require_column(source: Source, name: str, option: str) -> None:
-    """DataError when `source` has no column `name`, or two."""
+def require_column(source: Source, name: str, option: str, taken: Collection[str | None] = ()) -> None:
+    """DataError when `source` has no column `name`, or two; the columns in `taken` are not proposed in its place."""
     times = source.columns.count(name)
     if times == 1:
         return
     if times:
         raise DataError(f'{source.name}: {times} columns are named "{name}"; rename one')
     found = ", ".join(f'"{one}"' for one in source.columns[:12]) + (", ..." if len(source.columns) > 12 else "")
-    close = close_name(name, source.columns)
+    close = close_name(name, [one for one in source.columns if one not in taken])
     raise DataError(
         f'{source.name}: no column "{name}"; it has {found}{close or "; name the right one with"} {"" if close else option}'.rstrip()
     )

@@ -60,6 +60,8 @@ def _expand(path: Path) -> list[Path]:
     matches = sorted(Path(one) for one in glob.glob(str(path), recursive=True) if Path(one).is_file())
     if matches:
         return matches
+    if any(letter in str(path) for letter in "*?["):
+        raise DataError(f"{path}: no file matches; check the pattern")
     if path.parent.is_dir():
         close = difflib.get_close_matches(path.name, [one.name for one in path.parent.iterdir()], 1)
         raise DataError(f"{path}: no such file" + (f"; did you mean {path.parent / close[0]}?" if close else "; check the path"))

@@ -19,7 +19,7 @@ class UserSplit:
 
 @dataclass(frozen=True, eq=False)
 class Instances:
-    """One question each: after `inputs[i]`, of user `users[i]` (int64), comes `targets[i]` (int32 item index)."""
+    """Labelled histories: `inputs[i]`, of user `users[i]` (int64, position in the dataset), has `targets[i]` (item or class index)."""
 
     inputs: Sequences
     targets: np.ndarray
@@ -27,6 +27,10 @@ class Instances:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def take(self, chosen: np.ndarray) -> "Instances":
+        """The chosen instances, in that order."""
+        return Instances(self.inputs.take(chosen), self.targets[chosen], self.users[chosen])
 
 
 @dataclass(frozen=True, eq=False)

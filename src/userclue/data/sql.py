@@ -73,6 +73,10 @@ def bounded(name: str) -> Iterator[None]:
         if "space" in str(error).lower():
             raise UserclueError(f"{name}: the disk is full ({first_line(error)}); free space and run again") from None
         raise
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":  # how DuckDB passes on a Ctrl-C that met it in a query
+            raise KeyboardInterrupt from None
+        raise
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise

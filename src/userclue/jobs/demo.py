@@ -1,6 +1,7 @@
 """The job `demo`: the main job on the built-in data set, from a log to vectors, fitted models, comparison and report."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ from pyarrow import csv
 
 from userclue.data.prepare import prepare
 from userclue.data.sources import load_builtin
-from userclue.files import MANIFEST, staged_folder, write_json
+from userclue.files import MANIFEST, staged_folder, write_bytes, write_json
 from userclue.jobs.embed import embed
 from userclue.jobs.finetune import finetune
 from userclue.jobs.pretrain import pretrain_settings, run_pretraining
-from userclue.report.page import build_report
+from userclue.report.page import render
+from userclue.report.runs import read_runs
 from userclue.train.journal import Watch
 from userclue.version import VERSION
 
@@ -43,7 +45,9 @@ def demo(
         dataset = prepare(builtin.events, folder / "data", items=builtin.items)
         tell("2/5 pre-train: no labels are used")
         settings = pretrain_settings(**PRETRAIN, seed=seed)
-        run_pretraining(dataset, settings, folder / "model", watch=watch)
+        # Without an output of its own: its checkpoints would go with this folder, so no message may promise a --resume.
+        pretrained = run_pretraining(dataset, settings, watch=watch)
+        pretrained.encoder.save_pretrained(folder / "model")
         for name, choice in FITS.items():
             tell(f"3/5 transfer: {name}, pre-trained and from scratch")
             fitted = finetune(
@@ -55,10 +59,13 @@ def demo(
                 seed=seed,
                 **choice,
             )
-            facts[name] = fitted.facts
+            facts[name] = fitted.facts | {"warnings": [*pretrained.warnings, *fitted.facts["warnings"]]}
         tell("4/5 embed: a vector for every household")
         embed(folder / "model", dataset, folder / "users.parquet")
         tell("5/5 report")
-        build_report([folder / "model", *(folder / name for name in FITS)], folder / "report.html", title="userclue demo")
+        runs = read_runs([folder / "model", *(folder / name for name in FITS)])
+        # The page tells how to go on with each run: at the place it will have, not at this passing one.
+        settled = [replace(run, path=Path(out) / run.path.name) for run in runs]
+        write_bytes(folder / "report.html", render(settled, "userclue demo").encode())
         write_json(folder / MANIFEST, {"kind": "demo", "userclue_version": VERSION, "seed": seed, "files": {}})
     return facts

@@ -17,6 +17,7 @@ from userclue.data.batches import BatchStream
 from userclue.data.inputs import of_dataset
 from userclue.data.labels import read_labels
 from userclue.data.store import Dataset
+from userclue.data.times import parse_instant
 from userclue.encoder import UserEncoder
 from userclue.errors import DataError, UsageError
 from userclue.files import refuse_existing
@@ -72,7 +73,7 @@ def finetune(
         report,
         conditions=job.conditions,
         seconds=round(time.perf_counter() - begin, 2),
-        warnings=leak_warnings(encoder, dataset, job),
+        warnings=leak_warnings(model.encoder, dataset, job),
         data={"path": dataset.path.name, "fingerprint": dataset.manifest["files"]["items.npy"]["sha256"]},
         environment=environment(),
     )
@@ -159,14 +160,15 @@ def score(
 def leak_warnings(encoder: UserEncoder, dataset: Dataset, task: Task) -> list[str]:
     """Whether pre-training has seen what this task tests on."""
     pretrained = encoder.facts.get("pretrain") or {}
-    same = (encoder.facts.get("data") or {}).get("fingerprint") == dataset.manifest["files"]["items.npy"]["sha256"]
-    if task.name != "sequential" or not same or not pretrained:
+    if not isinstance(task, Sequential) or not pretrained:
         return []
+    same = (encoder.facts.get("data") or {}).get("fingerprint") == dataset.manifest["files"]["items.npy"]["sha256"]
+    saw = "pre-training saw" if same else "if it was made from the same log, pre-training saw"
     split = task.facts()["split"]["name"]
     if split == "leave-one-out" and pretrained.get("hold_out", 0) < 2:
-        return ["pre-training saw the events this split tests on, so the figures flatter; pre-train with --hold-out 2 for an honest test"]
-    if split == "time" and pretrained.get("until") is None:
-        return ["pre-training saw events after the time this split tests on, so the figures flatter; pre-train with --until TIME"]
+        return [f"{saw} the events this split tests on, so the figures flatter; pre-train with --hold-out 2 for an honest test"]
+    if split == "time" and (pretrained.get("until") is None or parse_instant(pretrained["until"]) > task.held_out_from):
+        return [f"{saw} events after the time from which this split tests, so the figures flatter; pre-train with --until TIME"]
     return []
 
 
@@ -225,6 +227,8 @@ class _EarlyStopping:
     def __call__(self, epoch: int, step: int) -> bool:
         loss = self.model.mean_loss(self.task.valid)
         self.journal.log({"step": step, "epoch": epoch, "valid_loss": loss})
+        if not np.isfinite(loss):
+            raise UsageError(f"step {step}: the validation loss is {loss}; lower lr or set clip_norm")
         if loss < self.best:
             self.best, self.best_epoch = loss, epoch
             self.best_state = copy.deepcopy(self.model.state_dict())

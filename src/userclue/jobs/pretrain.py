@@ -201,6 +201,9 @@ def _rank_probe(encoder: UserEncoder, sequences: Sequences, seed: int) -> Callab
     sample = sequences.take(np.sort(chosen))
 
     def probe() -> dict[str, float]:
-        return {"effective_rank": effective_rank(encoder.vectors(sample))}
+        vectors = encoder.vectors(sample)
+        if not np.isfinite(vectors).all():  # the loss of this step came before its update, and may still be finite
+            raise UsageError("training has diverged: the user vectors are no longer finite numbers; lower lr or set clip_norm")
+        return {"effective_rank": effective_rank(vectors)}
 
     return probe

@@ -9,18 +9,19 @@ from scipy.special import softmax
 
 from userclue.baselines.plain_profiling import PROFILING_BASELINES
 from userclue.baselines.plain_ranking import RANKING_BASELINES
+from userclue.data.splits import Instances
 from userclue.data.store import Dataset, Sequences
 from userclue.data.vocabulary import FIRST_ITEM, Vocabulary
 from userclue.metrics.bootstrap import Interval
 from userclue.metrics.comparison import Comparison, Outcome, ProfilingOutcome, RankingOutcome, compare
 from userclue.metrics.ranking import RankingResult, full_ranking
-from userclue.tasks.base import FittedModel, Part
+from userclue.tasks.base import FittedModel
 from userclue.tasks.profiling import Profiling
 from userclue.tasks.sequential import Sequential
 
 
 def score_profiling(
-    model: FittedModel, task: Profiling, part: Part, dataset: Dataset, baselines: bool, rivals: Mapping[str, FittedModel]
+    model: FittedModel, task: Profiling, part: Instances, dataset: Dataset, baselines: bool, rivals: Mapping[str, FittedModel]
 ) -> tuple[dict[str, Any], pa.Table]:
     """Metrics, baselines, differences and verdict on a part, as task.json holds them; and every user's prediction."""
     name = model.facts["system"]
@@ -45,7 +46,7 @@ def score_profiling(
 
 
 def score_sequential(
-    model: FittedModel, task: Sequential, part: Part, dataset: Dataset, baselines: bool, rivals: Mapping[str, FittedModel]
+    model: FittedModel, task: Sequential, part: Instances, dataset: Dataset, baselines: bool, rivals: Mapping[str, FittedModel]
 ) -> tuple[dict[str, Any], pa.Table]:
     """The same for next-item instances; `unseen` holds the second view, with the history's items out of the candidates."""
     name = model.facts["system"]
@@ -76,7 +77,7 @@ def _ids_of(vocabulary: Vocabulary, indices: np.ndarray) -> pa.Array:
     return vocabulary.table["item_id"].combine_chunks().take(places)
 
 
-def _rank(scores: Callable[[Sequences], np.ndarray], part: Part) -> RankingResult:
+def _rank(scores: Callable[[Sequences], np.ndarray], part: Instances) -> RankingResult:
     return full_ranking(lambda rows: scores(part.inputs.take(rows)), len(part), part.targets, part.inputs)
 
 

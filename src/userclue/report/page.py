@@ -153,5 +153,6 @@ def _usage(run: Run) -> Json:
         f"encoder = uc.UserEncoder.from_pretrained({folder!r})\n"
         f'vectors = encoder.encode([["item-1", "item-2"], ["item-3"]])  # float32 [2, {dim}]'
     )
-    verb = f"embed {shell} EVENTS_OR_DATASET -o users.parquet" if run.kind == "model" else f"evaluate {shell} DATASET --json"
+    labels = " --labels LABELS" if run.task and run.task.get("task") == "profiling" else ""
+    verb = f"embed {shell} EVENTS_OR_DATASET -o users.parquet" if run.kind == "model" else f"evaluate {shell} DATASET{labels}"
     return {"run": run.name, "python": python if run.kind == "model" else "", "shell": f"userclue {verb}"}

@@ -1,7 +1,6 @@
 """What all tasks share: a part of labelled sequences, the fitted model, and the module that trains it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -16,28 +15,13 @@ from userclue.card import model_card
 from userclue.config import FinetuneSettings
 from userclue.data.batches import Batch, Source, sorted_batches
 from userclue.data.inputs import Histories
+from userclue.data.splits import Instances
 from userclue.data.store import Sequences
 from userclue.data.vocabulary import UNK, Vocabulary
 from userclue.encoder import UserEncoder, load_tensors
 from userclue.errors import ArtifactError
 from userclue.train.journal import Row
 from userclue.train.step import Step
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """Labelled instances. inputs: B sequences; targets: int [B], class or item index; users: int64 [B], position in the dataset."""
-
-    inputs: Sequences
-    targets: np.ndarray
-    users: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.users)
-
-    def take(self, chosen: np.ndarray) -> "Part":
-        """The chosen instances, in that order."""
-        return Part(self.inputs.take(chosen), self.targets[chosen], self.users[chosen])
 
 
 class FittedModel(nn.Module):
@@ -114,7 +98,7 @@ class FittedModel(nn.Module):
             out[users] = logits
         return out
 
-    def mean_loss(self, part: Part) -> float:
+    def mean_loss(self, part: Instances) -> float:
         """Mean cross-entropy on a part, in nats; instances whose target is unknown to the model are left out."""
         total, count = 0.0, 0
         for users, logits in self.logits(part.inputs):
@@ -150,8 +134,8 @@ class Task(Protocol):
     outputs: int
     ignored_target: int
     n_train: int
-    valid: Part
-    test: Part
+    valid: Instances
+    test: Instances
     conditions: str
 
     @property

@@ -13,12 +13,12 @@ from userclue.config import FinetuneSettings
 from userclue.data.batches import Source
 from userclue.data.inputs import open_histories
 from userclue.data.lookup import Lookup
-from userclue.data.splits import UserSplit, split_users
+from userclue.data.splits import Instances, UserSplit, split_users
 from userclue.data.store import Dataset, Sequences
 from userclue.encoder import UserEncoder
 from userclue.errors import DataError
 from userclue.nn.heads import reset_linear_layers
-from userclue.tasks.base import FittedModel, Part, chunked_logits
+from userclue.tasks.base import FittedModel, chunked_logits
 
 SPLITS = ("80/5/15",)
 
@@ -93,8 +93,9 @@ class Profiling:
             raise DataError(f"all {len(users)} labels are {self.classes[0]!r}; a classifier needs at least two classes")
         self.outputs, self.seed = len(self.classes), seed
         parts = _assigned(dataset, users, fitted) if fitted is not None else split_users(len(users), seed, groups=_owners(dataset, users))
-        whole = Part(sequences.take(users), targets.astype(np.int64), users)
+        whole = Instances(sequences.take(users), targets.astype(np.int64), users)
         self.train, self.valid, self.test = (whole.take(part) for part in (parts.train, parts.valid, parts.test))
+        self._all_train = self.train  # those that train_fraction leaves out are not tested on later either
         if settings.train_fraction < 1:
             share = max(1, round(len(self.train) * settings.train_fraction))
             chosen = np.random.default_rng(seed).permutation(len(self.train))[:share]
@@ -134,8 +135,8 @@ class Profiling:
         users = np.concatenate([part.users for _, part in self._named()])
         return pa.table({"user_id": dataset.users.take(pa.array(users)), "part": pa.array(np.concatenate(names), pa.string())})
 
-    def _named(self) -> list[tuple[str, Part]]:
-        return [("train", self.train), ("valid", self.valid), ("test", self.test)]
+    def _named(self) -> list[tuple[str, Instances]]:
+        return [("train", self._all_train), ("valid", self.valid), ("test", self.test)]
 
 
 def _owners(dataset: Dataset, users: np.ndarray) -> np.ndarray | None:

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from userclue.config import FinetuneSettings
 from userclue.data.batches import Source
 from userclue.data.inputs import open_histories
-from userclue.data.splits import Instances, leave_one_out, time_split
+from userclue.data.splits import leave_one_out, time_split
 from userclue.data.store import Dataset, Sequences
 from userclue.data.vocabulary import FIRST_ITEM, UNK
 from userclue.encoder import UserEncoder
 from userclue.errors import DataError, UsageError
 from userclue.metrics.ranking import top_k
 from userclue.nn.heads import reset_linear_layers
-from userclue.tasks.base import FittedModel, Part, chunked_logits
+from userclue.tasks.base import FittedModel, chunked_logits
 
 SPLITS = ("leave-one-out", "time")
 
@@ -108,7 +108,9 @@ class Sequential:
             self.train = self.train.take(np.sort(chosen))
             self.history = self.train
         self.n_train = len(self.train) * prefixes
-        self.valid, self.test = _part(parts.valid), _part(parts.test)
+        self.valid, self.test = parts.valid, parts.test
+        # With a split by time: the earliest event that validates, epoch ms; nothing learned from may be later.
+        self.held_out_from = int(dataset.times[self.valid.inputs.ends].min()) if dataset.times is not None else 0
         self.conditions = (
             f"Split {split}; every item of the vocabulary is a candidate, those in the user's history too unless said otherwise; "
             f"ties count against the system; one target a user, averaged over users; 95 % bootstrap intervals over users; seed {seed}."
@@ -137,7 +139,3 @@ class Sequential:
         """What task.json says of the data and the split."""
         split = {"name": self.split, "seed": self.seed, "train": len(self.train), "valid": len(self.valid), "test": len(self.test)}
         return {"task": self.name, "label": "next item", "outputs": self.outputs, "split": split}
-
-
-def _part(instances: Instances) -> Part:
-    return Part(instances.inputs, instances.targets, instances.users)

@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from userclue.errors import UsageError
 from userclue.files import fsync, sha256, write_json
 from userclue.train.journal import Row
+from userclue.train.tensors import save_tensors
 
 KEPT = 2
 
@@ -50,7 +51,7 @@ class Checkpoints:
         aside = self.folder / f".{final.name}.partial"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
-        save_file(_tensors(module, optimizer), aside / "state.safetensors")
+        save_tensors(_tensors(module, optimizer), aside / "state.safetensors")
         fsync(aside / "state.safetensors")
         state = {"fingerprint": self.fingerprint, "sha256": sha256(aside / "state.safetensors"), "progress": vars(progress)}
         write_json(aside / "state.json", {**state, "own_sha256": _digest(state)})

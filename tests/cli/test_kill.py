@@ -1,0 +1,114 @@
+"""Killed and interrupted commands, as processes of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+Run = Callable[..., Any]
+PATIENCE = 120.0
+
+
+def started(*words: object) -> subprocess.Popen[str]:
+    line = [sys.executable, "-c", "from userclue.cli.app import main; main()", *(str(word) for word in words)]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(process: subprocess.Popen[str], seen: Callable[[], bool]) -> None:
+    """Wait until something is seen on disk; the process must still be at work then."""
+    end = time.monotonic() + PATIENCE
+    while not seen():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def large_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two million events: enough to be at work for a second."""
+    rng = np.random.default_rng(0)
+    n = 2_000_000
+    columns = {"user_id": rng.integers(0, 100_000, n), "item_id": rng.integers(0, 50_000, n), "timestamp": rng.integers(1, 10**9, n)}
+    path = tmp_path_factory.mktemp("large") / "events.parquet"
+    pq.write_table(pa.table(columns), path, compression="none")
+    return path
+
+
+@pytest.mark.slow
+def test_prepare_killed_leaves_no_dataset(run: Run, shop: Any, large_log: Path, tmp_path: Path) -> None:
+    target = tmp_path / "data"
+    process = started("prepare", large_log, "-o", target, "--threads", 1)
+    wait_for(process, lambda: any(tmp_path.glob(".data.*.partial/*")))
+    kill(process)
+    assert not target.exists()
+    assert any(tmp_path.glob(".data.*.partial"))
+    # What was left aside is hidden, is no dataset's place, and goes with the next run into the same target.
+    outcome = run("prepare", shop["events.csv"], "-o", target)
+    assert outcome.code == 0, outcome.err
+    assert {path.name for path in tmp_path.iterdir()} == {"data"}
+
+
+@pytest.mark.slow
+def test_prepare_interrupted_says_so_and_leaves_nothing(large_log: Path, tmp_path: Path) -> None:
+    process = started("prepare", large_log, "-o", tmp_path / "data", "--threads", 1)
+    wait_for(process, lambda: any(tmp_path.glob(".data.*.partial/*")))
+    time.sleep(0.2)  # into the work of the database
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert not list(tmp_path.iterdir())
+    assert (process.returncode, out) == (5, "")
+    assert err == "error: interrupted; nothing was written\n"
+
+
+@pytest.mark.slow
+def test_pretrain_killed_and_interrupted_goes_on_to_the_same_bits(run: Run, shop: Any, small: list[str], tmp_path: Path) -> None:
+    words = [shop["data"], *small, "--steps", 200, "--log-every", 20, "--seed", 7]
+    target, whole = tmp_path / "model", tmp_path / "whole"
+    checkpoints = target / "checkpoint"
+
+    process = started("pretrain", *words, "-o", target, "--checkpoint-seconds", 0)
+    wait_for(process, lambda: len(list(checkpoints.glob("step-*"))) > 1)
+    kill(process)
+    assert [path.name for path in target.iterdir()] == ["checkpoint"]
+
+    refused = run("embed", target, shop["data"], "-o", tmp_path / "users.parquet")
+    assert refused.code == 4
+    assert "--resume" in refused.error
+    again = run("pretrain", *words, "-o", target)
+    assert again.code == 2
+    assert "--resume" in again.error
+
+    before = max(path.name for path in checkpoints.glob("step-*"))
+    process = started("pretrain", *words, "-o", target, "--checkpoint-seconds", 0, "--resume", "--json")
+    wait_for(process, lambda: max((path.name for path in checkpoints.glob("step-*")), default=before) > before)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 5, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("error: stopped by SIGINT at step ")
+    assert err.splitlines()[-1].endswith("state saved, go on with --resume")
+
+    finished = run("pretrain", *words, "-o", target, "--resume", "--json")
+    assert finished.code == 0, finished.err
+    assert finished.json["steps"] == 200
+    assert run("pretrain", *words, "-o", whole).code == 0
+    for name in ("model.safetensors", "vocabulary.parquet"):
+        assert (target / name).read_bytes() == (whole / name).read_bytes()
+    assert not checkpoints.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "whole"}
