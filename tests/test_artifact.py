@@ -67,7 +67,7 @@ def test_the_folder_holds_what_it_promises(model):
     assert artifact.rows == [{"step": 1, "loss": -0.25}]
     assert "uc.UserEncoder.from_pretrained" in (model / "README.md").read_text()
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in model.iterdir())  # not for their owner alone
-    assert environment().keys() == {"userclue", "python", "torch", "platform", "threads"}
+    assert environment().keys() == {"userclue", "python", "torch", "platform", "threads", "kernels"}
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "vocabulary.parquet", "metrics.jsonl", "README.md"])

@@ -23,6 +23,7 @@ from torch import Tensor
 from userclue.data.vocabulary import Vocabulary
 from userclue.errors import ArtifactError
 from userclue.files import MANIFEST, file_hashes, read_manifest, staged_folder, verify_files, write_json
+from userclue.nn.native import describe
 from userclue.train.journal import Row, json_lines
 from userclue.train.tensors import save_tensors
 from userclue.version import VERSION
@@ -148,4 +149,5 @@ def environment() -> dict[str, Any]:
         "torch": torch.__version__,
         "platform": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
+        "kernels": describe(),
     }

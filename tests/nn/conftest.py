@@ -12,10 +12,20 @@ from userclue.data.batches import Batch, pack
 from userclue.data.store import Sequences
 from userclue.data.vocabulary import FIRST_ITEM, UR, Vocabulary
 from userclue.encoder import UserEncoder
+from userclue.nn.native import describe, kernels
 
 ITEMS = 30
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(params=["native", "torch"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test on the compiled kernels and on the PyTorch forms they must equal."""
+    monkeypatch.setenv("USERCLUE_KERNELS", "off" if request.param == "torch" else "on")
+    if request.param == "native" and kernels() is None:
+        pytest.skip(describe())
+    return str(request.param)
 
 
 @pytest.fixture

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from userclue.nn.dropout import dropout
+from userclue.nn.dropout import add_dropout, dropout, relu_dropout
+
+pytestmark = pytest.mark.usefixtures("form")
 
 N = 200_000
 BOUND = 5  # standard deviations; one check in a million would fail by chance, and the seed is fixed
@@ -16,7 +18,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def dropped(p: float, seed: int = 0, n: int = N) -> torch.Tensor:
-    return (dropout(torch.ones(n, dtype=torch.float64), p, seeded(seed)) == 0).double()
+    return (dropout(torch.ones(n), p, seeded(seed)) == 0).double()
 
 
 @pytest.mark.parametrize("p", [0.1, 0.25, 0.5, 0.9])
@@ -28,11 +30,12 @@ def test_rate_lies_within_binomial_bounds_in_each_of_the_four_places_of_a_draw(p
 
 
 @pytest.mark.parametrize("p", [0.1, 0.25, 1 / 3, 0.5, 0.9])
-def test_kept_elements_are_scaled_so_that_the_mean_stays_exact(p):
-    rounded = round(p * 2**16) / 2**16
-    out = dropout(torch.ones(1000, dtype=torch.float64), p, seeded())
-    assert out.unique().tolist() == [0.0, pytest.approx(1 / (1 - rounded), rel=1e-14)]
-    assert abs(rounded - p) <= 2**-17
+def test_kept_elements_are_scaled_so_that_the_mean_stays_exact(p, form):
+    levels = 2**32 if form == "native" else 2**16
+    rounded = round(p * levels) / levels
+    out = dropout(torch.ones(1000), p, seeded())
+    assert out.unique().tolist() == [0.0, pytest.approx(1 / (1 - rounded), rel=1e-6)]
+    assert abs(rounded - p) <= 0.5 / levels
 
 
 def test_without_generator_or_probability_nothing_is_touched():
@@ -83,18 +86,49 @@ def test_last_elements_of_an_odd_size_are_dropped_at_the_same_rate():
     assert ((zeros - 0.5).abs() < BOUND * 0.5 / math.sqrt(4000)).all()
 
 
-def test_gradient_is_the_mask_with_its_scale():
-    x = torch.randn(301, dtype=torch.float64, generator=seeded(1), requires_grad=True)
-    out = dropout(x, 0.5, seeded())
-    out.sum().backward()
-    torch.testing.assert_close(x.grad, out.detach() / x.detach(), rtol=1e-12, atol=0)
+@pytest.mark.parametrize("operation", ["dropout", "add", "relu"])
+def test_values_and_gradients_are_those_of_the_mask(operation):
+    x = torch.randn(3001, generator=seeded(1), requires_grad=True)
+    residual = torch.randn(3001, generator=seeded(2), requires_grad=True)
+    weight = torch.randn(3001, generator=seeded(3))
+    mask = dropout(torch.ones(3001), 0.3, seeded())
+    if operation == "dropout":
+        out, expected = dropout(x, 0.3, seeded()), x.detach() * mask
+    elif operation == "add":
+        out, expected = add_dropout(residual, x, 0.3, seeded()), residual.detach() + x.detach() * mask
+    else:
+        out, expected = relu_dropout(x, 0.3, seeded()), x.detach().relu() * mask
+    torch.testing.assert_close(out.detach(), expected, rtol=1e-6, atol=1e-6)
+    out.backward(weight)
+    slope = weight * mask * (x.detach() > 0 if operation == "relu" else 1)
+    torch.testing.assert_close(x.grad, slope, rtol=1e-6, atol=0)
+    if operation == "add":
+        torch.testing.assert_close(residual.grad, weight, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_type_is_kept_and_the_mask_is_the_same_in_each(dtype):
+def test_without_a_generator_the_mask_is_all_ones():
+    x, residual = torch.randn(50, generator=seeded(1)), torch.randn(50, generator=seeded(2))
+    assert torch.equal(add_dropout(residual, x, 0.5, None), residual + x)
+    assert torch.equal(relu_dropout(x, 0.5, None), x.relu())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_types_are_kept_and_share_the_mask_of_the_torch_form(dtype, monkeypatch):
+    monkeypatch.setenv("USERCLUE_KERNELS", "off")
     out = dropout(torch.ones(1000, dtype=dtype), 0.5, seeded())
     assert out.dtype == dtype
-    assert torch.equal(out.double(), dropout(torch.ones(1000, dtype=torch.float64), 0.5, seeded()))
+    assert torch.equal(out.float(), dropout(torch.ones(1000), 0.5, seeded()))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_do_not_change_the_mask(threads):
+    before = torch.get_num_threads()
+    whole = dropout(torch.ones(N), 0.5, seeded())
+    torch.set_num_threads(threads)
+    try:
+        assert torch.equal(dropout(torch.ones(N), 0.5, seeded()), whole)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_every_probability_the_settings_allow():

@@ -6,10 +6,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from userclue.nn import transformer
+from userclue.nn import attention, transformer
 
 NORMS = pytest.mark.parametrize("norm", ["pre", "post"])
 LENGTHS = (3, 9, 1, 14, 5)
+
+pytestmark = pytest.mark.usefixtures("form")
 
 
 @NORMS
@@ -108,17 +110,29 @@ def test_any_lengths(encoder, histories, packed, oracle, lengths, seed, norm):
 
 def test_dropout_acts_on_attention_its_output_and_twice_in_the_feed_forward(encoder, histories, packed, monkeypatch):
     """As torch.nn.TransformerEncoderLayer and SASRec: attention weights, attention output, hidden layer, output of the network."""
-    shapes, original = [], transformer.dropout
+    seen = []
 
-    def recording(x, p, generator):
-        shapes.append((tuple(x.shape), p))
-        return original(x, p, generator)
+    def recording(module, name):
+        original = getattr(module, name)
 
-    monkeypatch.setattr(transformer, "dropout", recording)
-    made = encoder(dropout=0.3)
-    made.states(packed(histories(2, 4)), torch.Generator().manual_seed(0))
-    one_block = [((2, 4, 5, 5), 0.3), *[((8, 16), 0.3)] * 3]
-    assert shapes == one_block * 2
+        def record(*arguments):
+            seen.append((name, *(tuple(x.shape) if isinstance(x, torch.Tensor) else x for x in arguments[:-1])))
+            return original(*arguments)
+
+        monkeypatch.setattr(module, name, record)
+
+    monkeypatch.setenv("USERCLUE_KERNELS", "off")
+    recording(attention, "dropout")
+    recording(transformer, "add_dropout")
+    recording(transformer, "relu_dropout")
+    encoder(dropout=0.3).states(packed(histories(2, 4)), torch.Generator().manual_seed(0))
+    one_block = [
+        ("dropout", (2, 4, 5, 5), 0.3),
+        ("add_dropout", (8, 16), (8, 16), 0.3),
+        ("relu_dropout", (8, 16), 0.3),
+        ("add_dropout", (8, 16), (8, 16), 0.3),
+    ]
+    assert seen == one_block * 2
 
 
 def test_without_generator_dropout_is_off(encoder, histories, packed):

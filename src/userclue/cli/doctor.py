@@ -38,6 +38,8 @@ def doctor_command(folders: Folders = None, *, seed: UnusedSeed = 0, threads: Th
 def _machine() -> dict[str, Any]:
     import torch
 
+    from userclue.nn.native import describe
+
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
@@ -47,6 +49,7 @@ def _machine() -> dict[str, Any]:
         "torch threads": torch.get_num_threads(),
         "memory GB": _memory(),
         "free disk GB": round(shutil.disk_usage(Path.cwd()).free / 1e9, 1),
+        "kernels on the CPU": describe(),
         "gpu": ", ".join(gpus) or "none; everything runs on the CPU",
     }
 

@@ -18,6 +18,7 @@ from userclue.encoder import UserEncoder
 from userclue.errors import DataError, UsageError
 from userclue.files import lock, refuse_existing
 from userclue.metrics.geometry import effective_rank
+from userclue.nn.native import describe
 from userclue.objectives.registry import OBJECTIVES
 from userclue.train.checkpoint import Checkpoints
 from userclue.train.journal import UNWATCHED, Journal, Row, Watch
@@ -192,7 +193,7 @@ def data_facts(dataset: Dataset) -> dict[str, Any]:
 
 def _fingerprint(dataset: Dataset, settings: PretrainSettings) -> dict[str, Any]:
     volatile = {"checkpoint_seconds", "device"}
-    return {"data": dataset.manifest["files"]["items.npy"]["sha256"], **settings.model_dump(exclude=volatile)}
+    return {"data": dataset.manifest["files"]["items.npy"]["sha256"], "kernels": describe(), **settings.model_dump(exclude=volatile)}
 
 
 def _rank_probe(encoder: UserEncoder, sequences: Sequences, seed: int) -> Callable[[], dict[str, float]]:

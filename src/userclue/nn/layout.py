@@ -1,6 +1,7 @@
 """Where each token of a packed batch stands: its position from the end, and its place in a padded [B, L] grid."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -8,34 +9,60 @@ from torch import Tensor
 from userclue.data.batches import Batch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layout:
-    """Index tensors derived once a batch and shared by all blocks."""
+    """Index tensors of a batch, shared by all blocks; those of the grid are computed only where something is padded."""
 
-    size: int  # B
+    offsets: Tensor  # int64 [B + 1], contiguous
     longest: int  # L
-    last: Tensor  # int64 [B], the UR token of each sequence among the N
-    from_end: Tensor  # int64 [N], 0 at UR
-    cells: Tensor | None  # int64 [N], place of each token in the flat padded grid; None when nothing is padded
-    bias: Tensor | None  # float [B, 1, 1, L], −inf on padding; None when nothing is padded
+    tokens: int  # N
 
     @classmethod
     def of(cls, batch: Batch) -> "Layout":
-        """Compute the layout of `batch` on its own device."""
-        offsets, longest = batch.offsets, batch.longest
-        lengths = offsets[1:] - offsets[:-1]
-        n = batch.tokens.shape[0]
-        token = torch.arange(n, device=offsets.device)
-        row_start = torch.repeat_interleave(offsets[:-1], lengths, output_size=n)
-        row_end = torch.repeat_interleave(offsets[1:], lengths, output_size=n)
-        size = len(batch)
-        cells = bias = None
-        if n != size * longest:
-            row = torch.repeat_interleave(torch.arange(size, device=offsets.device), lengths, output_size=n)
-            cells = row * longest + token - row_start
-            padding = torch.arange(longest, device=offsets.device) >= lengths[:, None]
-            bias = torch.zeros(padding.shape, device=offsets.device).masked_fill_(padding, float("-inf"))[:, None, None, :]
-        return cls(size, longest, offsets[1:] - 1, row_end - 1 - token, cells, bias)
+        """The layout of `batch`, on its own device."""
+        return cls(batch.offsets.contiguous(), batch.longest, batch.tokens.shape[0])
+
+    @property
+    def size(self) -> int:
+        """B."""
+        return self.offsets.shape[0] - 1
+
+    @property
+    def last(self) -> Tensor:
+        """int64 [B], the UR token of each sequence among the N."""
+        return self.offsets[1:] - 1
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """int64 [B + 1], the offsets of one row a sequence."""
+        return torch.arange(self.size + 1, device=self.offsets.device)
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """int64 [B]."""
+        return self.offsets[1:] - self.offsets[:-1]
+
+    @cached_property
+    def from_end(self) -> Tensor:
+        """int64 [N], 0 at UR."""
+        ends = torch.repeat_interleave(self.offsets[1:], self.lengths, output_size=self.tokens)
+        return ends - 1 - torch.arange(self.tokens, device=self.offsets.device)
+
+    @cached_property
+    def cells(self) -> Tensor | None:
+        """int64 [N], place of each token in the flat padded grid; None when nothing is padded."""
+        if self.tokens == self.size * self.longest:
+            return None
+        shift = self.rows[:-1] * self.longest - self.offsets[:-1]
+        return torch.repeat_interleave(shift, self.lengths, output_size=self.tokens) + torch.arange(self.tokens, device=self.offsets.device)
+
+    @cached_property
+    def bias(self) -> Tensor | None:
+        """Float [B, 1, 1, L], −inf on padding; None when nothing is padded."""
+        if self.cells is None:
+            return None
+        padding = torch.arange(self.longest, device=self.offsets.device) >= self.lengths[:, None]
+        return torch.zeros(padding.shape, device=self.offsets.device).masked_fill_(padding, float("-inf"))[:, None, None, :]
 
     def pad(self, x: Tensor) -> Tensor:
         """[N, C] → [B, L, C], zeros where there is no token."""

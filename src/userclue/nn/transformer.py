@@ -1,13 +1,13 @@
 """Self-attention blocks on packed batches (paper IV-A-1b, eq. 1–3), bidirectional, pre- or post-norm."""
 
-import math
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu, scaled_dot_product_attention
+from torch.nn.functional import linear
 
-from userclue.nn.dropout import dropout
+from userclue.nn.attention import attend, attend_last
+from userclue.nn.dropout import add_dropout, relu_dropout
 from userclue.nn.layout import Layout
 
 
@@ -28,38 +28,21 @@ class Block(nn.Module):
         """[N, D] → [N, D], or [B, D] for the UR tokens alone: only their queries are ever formed then."""
         h = self.norm1(x) if self.norm_first else x
         residual = x.index_select(0, layout.last) if last_only else x
-        x = residual + dropout(self._attend(h, layout, generator, last_only), self.p, generator)
+        x = add_dropout(residual, self.out(self._attend(h, layout, generator, last_only)), self.p, generator)
         if not self.norm_first:
             x = self.norm1(x)
         h = self.norm2(x) if self.norm_first else x
-        h = self.ff2(dropout(relu(self.ff1(h)), self.p, generator))
-        x = x + dropout(h, self.p, generator)
+        h = self.ff2(relu_dropout(self.ff1(h), self.p, generator))
+        x = add_dropout(x, h, self.p, generator)
         out: Tensor = x if self.norm_first else self.norm2(x)
         return out
 
     def _attend(self, h: Tensor, layout: Layout, generator: torch.Generator | None, last_only: bool) -> Tensor:
-        dim = h.shape[-1]
-        if last_only:
-            weight, bias = self.qkv.weight, self.qkv.bias
-            q = torch.nn.functional.linear(h.index_select(0, layout.last), weight[:dim], bias[:dim]).view(layout.size, 1, dim)
-            k, v = layout.pad(torch.nn.functional.linear(h, weight[dim:], bias[dim:])).chunk(2, dim=-1)
-        else:
-            q, k, v = layout.pad(self.qkv(h)).chunk(3, dim=-1)
-        q, k, v = (self._split_heads(part) for part in (q, k, v))
-        if generator is None or self.p == 0.0:
-            mixed = scaled_dot_product_attention(q, k, v, attn_mask=layout.bias)
-        else:
-            scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-            if layout.bias is not None:
-                scores = scores + layout.bias
-            mixed = dropout(scores.softmax(dim=-1), self.p, generator) @ v
-        joined = mixed.transpose(1, 2).flatten(2)
-        mixed = joined.squeeze(1) if last_only else layout.unpad(joined)
-        out: Tensor = self.out(mixed)
-        return out
-
-    def _split_heads(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+        if not last_only:
+            return attend(self.qkv(h), self.heads, layout, self.p, generator)
+        dim, weight, bias = h.shape[-1], self.qkv.weight, self.qkv.bias
+        q = linear(h.index_select(0, layout.last), weight[:dim], bias[:dim])
+        return attend_last(q, linear(h, weight[dim:], bias[dim:]), self.heads, layout, self.p, generator)
 
 
 class Transformer(nn.Module):

@@ -1,0 +1,90 @@
+"""The compiled kernels: built once on the machine they run on, loaded through ctypes, checked, and done without where they cannot be.
+
+Nothing is compiled at import; the first training or encoding on a CPU does it (about two seconds, kept in the user's cache folder).
+Without a C compiler, or with USERCLUE_KERNELS=off, the PyTorch forms in `attention` and `dropout` do the same work.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("kernels.c")
+FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-pthread")
+_PATIENCE = 120  # seconds for the compiler
+
+_POINTER, _LONG, _FLOAT, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
+_MASK = (ctypes.c_uint32, _FLOAT, ctypes.c_uint64)  # dropped, keep_scale, seed
+_SHAPE = (_POINTER, _LONG, _POINTER, _POINTER, _LONG, _POINTER, _POINTER, _LONG, _LONG, _LONG, _FLOAT)
+SIGNATURES = {
+    "userclue_attention_forward": (*_SHAPE, *_MASK, _POINTER, _LONG, _POINTER, _INT),
+    "userclue_attention_backward": (*_SHAPE, *_MASK, _POINTER, _LONG, _POINTER, _POINTER, _LONG, _POINTER, _POINTER, _LONG, _INT),
+    "userclue_dropout": (_POINTER, _POINTER, _POINTER, _LONG, *_MASK, _INT, _INT),
+    "userclue_relu_dropout_backward": (_POINTER, _POINTER, _POINTER, _LONG, _FLOAT),
+}
+
+
+def kernels() -> ctypes.CDLL | None:
+    """The compiled kernels, or None where they are switched off or cannot be built; built at the first call."""
+    return None if os.environ.get("USERCLUE_KERNELS", "").lower() == "off" else _load()[0]
+
+
+def describe() -> str:
+    """What does the work on a CPU here, and if it is PyTorch alone, why."""
+    if os.environ.get("USERCLUE_KERNELS", "").lower() == "off":
+        return "torch (USERCLUE_KERNELS=off)"
+    library, reason = _load()
+    return "native" if library is not None else f"torch ({reason})"
+
+
+@functools.cache
+def _load() -> tuple[ctypes.CDLL | None, str]:
+    try:
+        built = _built()
+        try:
+            library = ctypes.CDLL(str(built))
+        except OSError:  # torn, or of a system that has changed: make it again, once
+            built.unlink()
+            library = ctypes.CDLL(str(_built()))
+        for name, signature in SIGNATURES.items():
+            getattr(library, name).argtypes = signature
+            getattr(library, name).restype = None
+    except (OSError, subprocess.SubprocessError, AttributeError) as error:
+        return None, (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return library, ""
+
+
+def _built() -> Path:
+    """The shared library, compiled if this source, compiler and processor have not met before. OSError when it cannot be."""
+    compiler = shutil.which(os.environ.get("CC") or "cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        raise OSError("no C compiler found")
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=_PATIENCE, check=True).stdout
+    key = hashlib.sha256("\n".join([SOURCE.read_text(), version, *FLAGS, _processor()]).encode()).hexdigest()[:24]
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "userclue"
+    library = folder / f"kernels-{key}.so"
+    if not library.exists():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as aside:
+            made = Path(aside) / library.name
+            command = [compiler, *FLAGS, str(SOURCE), "-o", str(made), "-lm"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+            if done.returncode:
+                raise OSError(f"the C compiler failed: {done.stderr.strip()}")
+            os.replace(made, library)  # in one step: another process may be building the same
+    return library
+
+
+def _processor() -> str:
+    """What -march=native depends on: a cache folder may be shared by unlike machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        features = platform.processor()
+    return f"{platform.machine()} {features}"

@@ -1,0 +1,76 @@
+"""Building and loading the compiled kernels, and doing without them."""
+
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from userclue.nn import native
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty cache folder, and nothing loaded yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("USERCLUE_KERNELS", raising=False)
+    native._load.cache_clear()
+    yield tmp_path / "userclue"
+    native._load.cache_clear()
+
+
+needs_compiler = pytest.mark.skipif(not any(shutil.which(name) for name in ("cc", "gcc", "clang")), reason="no C compiler here")
+
+
+@needs_compiler
+def test_built_once_and_kept_for_this_user_alone(fresh, monkeypatch):
+    assert native.kernels() is not None
+    assert native.describe() == "native"
+    (library,) = fresh.iterdir()
+    assert stat.S_IMODE(fresh.stat().st_mode) == 0o700
+    made = library.stat().st_mtime_ns
+    native._load.cache_clear()
+    assert native.kernels() is not None
+    assert [one.stat().st_mtime_ns for one in fresh.iterdir()] == [made]
+
+
+def test_switched_off(fresh, monkeypatch):
+    monkeypatch.setenv("USERCLUE_KERNELS", "off")
+    assert native.kernels() is None
+    assert "off" in native.describe()
+    assert not fresh.exists()
+
+
+def test_without_a_compiler_pytorch_does_the_work(fresh, monkeypatch):
+    monkeypatch.setattr(native.shutil, "which", lambda name: None)
+    assert native.kernels() is None
+    assert native.describe() == "torch (no C compiler found)"
+
+
+@needs_compiler
+def test_a_compiler_that_fails_is_named_and_leaves_nothing(fresh, monkeypatch, tmp_path):
+    broken = tmp_path / "broken.c"
+    broken.write_text("this is no C\n")
+    monkeypatch.setattr(native, "SOURCE", broken)
+    assert native.kernels() is None
+    assert native.describe().startswith("torch (the C compiler failed")
+    assert list(fresh.iterdir()) == []
+
+
+@needs_compiler
+def test_a_torn_library_is_made_again(fresh):
+    built = native._built()
+    built.write_bytes(b"torn")
+    assert native.kernels() is not None
+    assert built.read_bytes() != b"torn"
+
+
+@needs_compiler
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_cache_that_cannot_be_written(fresh):
+    fresh.parent.chmod(0o500)
+    try:
+        assert native.kernels() is None
+    finally:
+        fresh.parent.chmod(0o700)
