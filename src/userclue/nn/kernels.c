@@ -6,7 +6,6 @@
 // sequence depends on no other sequence and on no thread, so any number of threads gives the same bits.
 
 #include <math.h>
-#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,10 +28,10 @@ static inline vf load(const float *p) { return *(const vf *)p; }
 static inline void store(float *p, vf x) { *(vf *)p = x; }
 static inline vf splat(float x) { return x - (vf){0}; }
 
-// e^x for x <= 0, relative error below 2e-7 (Cody-Waite reduction, degree 6); below -87 it is as good as 0.
+// e^x for x <= 0, relative error below 2e-7 (Cody-Waite reduction, degree 6); 0 below -80, so that no product is a slow denormal.
 static inline vf exp_(vf x) {
-    vi low = x < -87.0f;
-    x = (vf)(((vi)x & ~low) | ((vi)splat(-87.0f) & low));
+    const vi low = x < -80.0f;
+    x = (vf)((vi)x & ~low);
     vf z = x * 1.44269504088896341f + 12582912.0f; // 1.5 * 2^23: the integer nearest to x / ln 2 stands in the low bits
     vf n = z - 12582912.0f;
     vf r = x - n * 0.693359375f + n * 2.12194440e-4f;
@@ -43,7 +42,7 @@ static inline vf exp_(vf x) {
     y = y * r + 0.5f;
     y = y * r + 1.0f;
     y = y * r + 1.0f;
-    return y * (vf)(((vi)z - 0x4B400000 + 127) << 23);
+    return (vf)((vi)(y * (vf)(((vi)z - 0x4B400000 + 127) << 23)) & ~low);
 }
 
 // A seed of its own for each row, by splitmix64; then one 32-bit hash a lane (the finaliser of MurmurHash3).
@@ -89,7 +88,6 @@ typedef struct {
     float scale, keep_scale;
     uint32_t dropped;
     uint64_t seed;
-    int thread, threads;
 } Job;
 
 static float *grow(float *buffer, size_t *held, size_t wanted) {
@@ -107,8 +105,8 @@ static void gather(const float *x, int64_t stride, int64_t L, int64_t D, int64_t
         const float *from = x + i * stride;
         if (rows) {
             float *to = rows + i * Dp;
-            for (int64_t d = 0; d < D; d++) to[d] = from[d];
-            for (int64_t d = D; d < Dp; d++) to[d] = 0;
+            memcpy(to, from, (size_t)D * sizeof(float));
+            if (D < Dp) memset(to + D, 0, (size_t)(Dp - D) * sizeof(float));
         }
         if (t) for (int64_t d = 0; d < D; d++) t[d * Lp + i] = from[d];
     }
@@ -177,16 +175,15 @@ static inline void spread(const float *w, int64_t Lp, const float *a, int64_t Dp
 
 // rows first..first+rows-1 of head h into [ROWS][Dp], the rest zero
 static inline void take_rows(const float *x, int64_t stride, int64_t rows, int64_t D, int64_t Dp, float *to) {
-    for (int64_t i = 0; i < ROWS; i++)
-        for (int64_t d = 0; d < Dp; d++) to[i * Dp + d] = i < rows && d < D ? x[i * stride + d] : 0;
+    if (rows < ROWS || D < Dp) memset(to, 0, ROWS * (size_t)Dp * sizeof(float));
+    for (int64_t i = 0; i < rows; i++) memcpy(to + i * Dp, x + i * stride, (size_t)D * sizeof(float));
 }
 
-static void *forward_part(void *argument) {
-    Job *g = argument;
+static void forward_part(const Job *g, int64_t from, int64_t to) {
     float *buffer = 0;
     size_t held = 0;
     const int64_t D = g->D, Dp = (D + W - 1) / W * W;
-    for (int64_t b = g->thread; b < g->B; b += g->threads) {
+    for (int64_t b = from; b < to; b++) {
         const int64_t o = g->off[b], L = g->off[b + 1] - o, Lp = (L + W - 1) / W * W;
         buffer = grow(buffer, &held, (size_t)(D * Lp + L * Dp + ROWS * Lp + ROWS * Dp));
         float *kt = buffer, *v = kt + D * Lp, *s = v + L * Dp, *q = s + ROWS * Lp;
@@ -212,7 +209,6 @@ static void *forward_part(void *argument) {
                     vf total = {0};
                     for (int64_t j = 0; j < Lp; j += W) {
                         const vf e = exp_(load(si + j) - m);
-                        // the padding's e^-87 is nothing beside the largest term, which is 1
                         total += e;
                         if (g->dropped) store(si + j, e * keep(row, (uint32_t)j, g->dropped, g->keep_scale));
                         else store(si + j, e);
@@ -229,15 +225,13 @@ static void *forward_part(void *argument) {
         }
     }
     free(buffer);
-    return 0;
 }
 
-static void *backward_part(void *argument) {
-    Job *g = argument;
+static void backward_part(const Job *g, int64_t from, int64_t to) {
     float *buffer = 0;
     size_t held = 0;
     const int64_t D = g->D, Dp = (D + W - 1) / W * W;
-    for (int64_t b = g->thread; b < g->B; b += g->threads) {
+    for (int64_t b = from; b < to; b++) {
         const int64_t o = g->off[b], L = g->off[b + 1] - o, Lp = (L + W - 1) / W * W;
         buffer = grow(buffer, &held, (size_t)(2 * D * Lp + 3 * L * Dp + 2 * ROWS * Lp + 2 * ROWS * Dp));
         float *kt = buffer, *vt = kt + D * Lp, *k = vt + D * Lp, *dk = k + L * Dp, *dv = dk + L * Dp;
@@ -287,27 +281,16 @@ static void *backward_part(void *argument) {
         }
     }
     free(buffer);
-    return 0;
 }
 
-static void run(Job job, void *(*part)(void *), int threads) {
-    if (threads > job.B) threads = (int)job.B;
-    if (threads < 1) threads = 1;
-    if (threads > 64) threads = 64;
-    Job jobs[64];
-    pthread_t started[64];
-    int made[64] = {0};
-    for (int t = 0; t < threads; t++) {
-        jobs[t] = job;
-        jobs[t].thread = t;
-        jobs[t].threads = threads;
-        if (t) made[t] = !pthread_create(&started[t], 0, part, &jobs[t]);
-    }
-    part(&jobs[0]);
-    for (int t = 1; t < threads; t++) {
-        if (made[t]) pthread_join(started[t], 0);
-        else part(&jobs[t]); // no thread to be had: the work is done here
-    }
+#define CHUNK 8 // sequences taken at a time: batches are bucketed by length, but not perfectly
+
+// OpenMP, because PyTorch uses it: its threads are there already, and a second pool would fight them for the cores.
+static void run(const Job *job, void (*part)(const Job *, int64_t, int64_t), int threads) {
+    const int64_t chunks = (job->B + CHUNK - 1) / CHUNK;
+    (void)threads;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1 && chunks > 1)
+    for (int64_t c = 0; c < chunks; c++) part(job, c * CHUNK, c * CHUNK + CHUNK < job->B ? c * CHUNK + CHUNK : job->B);
 }
 
 void userclue_attention_forward(const float *q, int64_t q_stride, const float *k, const float *v, int64_t kv_stride, const int64_t *qoff,
@@ -315,7 +298,7 @@ void userclue_attention_forward(const float *q, int64_t q_stride, const float *k
                                 uint64_t seed, float *out, int64_t out_stride, float *stats, int threads) {
     Job job = {.q = q, .k = k, .v = v, .out = out, .stats = stats, .qoff = qoff, .off = off, .q_stride = q_stride, .kv_stride = kv_stride,
                .out_stride = out_stride, .B = B, .H = H, .D = D, .scale = scale, .keep_scale = keep_scale, .dropped = dropped, .seed = seed};
-    run(job, forward_part, threads);
+    run(&job, forward_part, threads);
 }
 
 void userclue_attention_backward(const float *q, int64_t q_stride, const float *k, const float *v, int64_t kv_stride, const int64_t *qoff,
@@ -325,13 +308,13 @@ void userclue_attention_backward(const float *q, int64_t q_stride, const float *
     Job job = {.q = q, .k = k, .v = v, .dout = dout, .stats = (float *)stats, .dq = dq, .dk = dk, .dv = dv, .qoff = qoff, .off = off,
                .q_stride = q_stride, .kv_stride = kv_stride, .out_stride = out_stride, .dq_stride = dq_stride, .dkv_stride = dkv_stride,
                .B = B, .H = H, .D = D, .scale = scale, .keep_scale = keep_scale, .dropped = dropped, .seed = seed};
-    run(job, backward_part, threads);
+    run(&job, backward_part, threads);
 }
 
 typedef struct {
     const float *x, *add;
     float *out;
-    int64_t begin, end;
+    int64_t n;
     uint32_t dropped;
     float keep_scale;
     uint64_t seed;
@@ -340,30 +323,26 @@ typedef struct {
 
 #define BLOCK 1024
 
-static void *mask_part(void *argument) {
-    Masking *g = argument;
-    for (int64_t start = g->begin; start < g->end; start += BLOCK) {
-        const uint32_t row = row_seed(g->seed, (uint64_t)(start / BLOCK));
-        const int64_t n = g->end - start < BLOCK ? g->end - start : BLOCK;
-        for (int64_t j = 0; j < n; j += W) {
-            const vf kept = keep(row, (uint32_t)j, g->dropped, g->keep_scale);
-            if (j + W <= n) {
-                vf x = load(g->x + start + j);
-                if (g->relu) x = (vf)((vi)x & (x > 0.0f));
-                x *= kept;
-                if (g->add) x += load(g->add + start + j);
-                store(g->out + start + j, x);
-            } else {
-                for (int64_t i = j; i < n; i++) {
-                    float x = g->x[start + i];
-                    if (g->relu && !(x > 0)) x = 0;
-                    x *= kept[i - j];
-                    g->out[start + i] = g->add ? x + g->add[start + i] : x;
-                }
+static void mask_block(const Masking *g, int64_t block) {
+    const int64_t start = block * BLOCK, n = g->n - start < BLOCK ? g->n - start : BLOCK;
+    const uint32_t row = row_seed(g->seed, (uint64_t)block);
+    for (int64_t j = 0; j < n; j += W) {
+        const vf kept = keep(row, (uint32_t)j, g->dropped, g->keep_scale);
+        if (j + W <= n) {
+            vf x = load(g->x + start + j);
+            if (g->relu) x = (vf)((vi)x & (x > 0.0f));
+            x *= kept;
+            if (g->add) x += load(g->add + start + j);
+            store(g->out + start + j, x);
+        } else {
+            for (int64_t i = j; i < n; i++) {
+                float x = g->x[start + i];
+                if (g->relu && !(x > 0)) x = 0;
+                x *= kept[i - j];
+                g->out[start + i] = g->add ? x + g->add[start + i] : x;
             }
         }
     }
-    return 0;
 }
 
 // dx = gradient of mask * relu(x): `out` is positive exactly where x was positive and kept
@@ -374,20 +353,9 @@ void userclue_relu_dropout_backward(const float *dout, const float *out, float *
 // out = add + mask * relu?(x); `add` may be null. The mask of an element depends on the seed and its place alone.
 void userclue_dropout(const float *x, const float *add, float *out, int64_t n, uint32_t dropped, float keep_scale, uint64_t seed, int relu,
                       int threads) {
+    const Masking job = {x, add, out, n, dropped, keep_scale, seed, relu};
     const int64_t blocks = (n + BLOCK - 1) / BLOCK;
-    if (threads > 64) threads = 64;
-    if (n < (1 << 16) || threads < 1) threads = 1;
-    Masking parts[64];
-    pthread_t started[64];
-    int made[64] = {0};
-    for (int t = 0; t < threads; t++) {
-        const int64_t begin = blocks * t / threads * BLOCK, end = blocks * (t + 1) / threads * BLOCK;
-        parts[t] = (Masking){x, add, out, begin, end < n ? end : n, dropped, keep_scale, seed, relu};
-        if (t) made[t] = !pthread_create(&started[t], 0, mask_part, &parts[t]);
-    }
-    mask_part(&parts[0]);
-    for (int t = 1; t < threads; t++) {
-        if (made[t]) pthread_join(started[t], 0);
-        else mask_part(&parts[t]);
-    }
+    (void)threads;
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && blocks >= 64)
+    for (int64_t block = 0; block < blocks; block++) mask_block(&job, block);
 }

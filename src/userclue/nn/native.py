@@ -15,7 +15,8 @@ import tempfile
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("kernels.c")
-FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-pthread")
+FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
+PARALLEL = (("-fopenmp",), ())  # not every compiler brings OpenMP; without it the kernels use one thread
 _PATIENCE = 120  # seconds for the compiler
 
 _POINTER, _LONG, _FLOAT, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
@@ -72,9 +73,12 @@ def _built() -> Path:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as aside:
             made = Path(aside) / library.name
-            command = [compiler, *FLAGS, str(SOURCE), "-o", str(made), "-lm"]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
-            if done.returncode:
+            for parallel in PARALLEL:
+                command = [compiler, *FLAGS, *parallel, str(SOURCE), "-o", str(made), "-lm"]
+                done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+                if not done.returncode:
+                    break
+            else:
                 raise OSError(f"the C compiler failed: {done.stderr.strip()}")
             os.replace(made, library)  # in one step: another process may be building the same
     return library
