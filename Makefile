@@ -6,7 +6,7 @@ BIN := .venv/bin
 CODE := src tests scripts experiments $(wildcard benchmarks)
 ARGS ?=
 
-.PHONY: help setup demo test lint format lock clean
+.PHONY: help setup demo test bench lint format lock clean
 
 help:  ## show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
@@ -21,6 +21,10 @@ demo:  ## run the main job on the built-in data set; the result lies in runs/dem
 test:  ## run all tests; make test ARGS="-k audit" runs some
 	@scripts/setup dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+bench:  ## measure speed beside peers and the floor; make bench ARGS="--data path/to/ml-1m --out path/to/results"
+	@scripts/setup
+	$(BIN)/python benchmarks/run $(ARGS)
 
 lint:  ## check format, rules and types
 	@scripts/setup dev

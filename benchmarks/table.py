@@ -1,0 +1,245 @@
+"""Rows of a run to Markdown: medians, spread, ratios, and the share of the floor."""
+
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+from benchmarks.floor import Lengths, Shape, Work, clue_steps, embedding_pass, full_ranking
+from benchmarks.plan import MEASUREMENTS, OURS, RATES
+
+Row = dict[str, Any]
+
+TITLES = {
+    "pretrain": "Pre-training",
+    "embed": "Vectors of all users",
+    "rank": "Full ranking, from history to metrics",
+    "agree": "The evaluators of the ranking on equal scores",
+    "prepare": "Preparation from CSV",
+    "growth-events": "Growth: preparation against events",
+    "growth-items": "Growth: a CLUE step against items",
+    "growth-length": "Growth: a CLUE step against the length of histories",
+    "growth-users": "Growth: embedding against users",
+    "widths": "Widths, lengths and batches",
+}
+
+
+def markdown(rows: list[Row]) -> str:
+    """The whole page."""
+    rows = latest(rows)
+    parts = ["# Results\n\nWritten by `make bench`; see [README.md](README.md) for what is measured and what makes it fair."]
+    parts += [_machine(row) for row in rows if row["kind"] == "machine"][-1:]
+    parts.append(_versions(rows))
+    parts += [f"Left out, as its environment could not be made: {row['system']}." for row in rows if row["kind"] == "left out"]
+    for name in MEASUREMENTS:
+        mine = [row for row in rows if row.get("measurement") == name]
+        if mine:
+            parts.append(f"## {TITLES[name]}")
+            parts += TABLES[name](mine)
+        if name == "pretrain" and mine:
+            parts.append("## Next item, full softmax at every position\n\nNot measured: userclue has no such training yet.")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def latest(rows: list[Row]) -> list[Row]:
+    """Of rows from several runs, those of the last run of each measurement at each number of threads."""
+    last: dict[tuple[Any, ...], str] = {}
+    for row in rows:
+        last[_key(row)] = max(last.get(_key(row), ""), row["run"])
+    return [row for row in rows if row["run"] == last[_key(row)]]
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return (row.get("measurement"), row.get("threads"), row.get("device"))
+
+
+def _machine(row: Row) -> str:
+    return (
+        f"Machine: {row['processor']}, {row['cores']} core(s), {row['memory_gb']} GB memory, {row['system']}, Python {row['python']}. "
+        f"Load before the last run: {row['load']:.1f}. Last run: {row['run']}, {row['repetitions']} repetition(s), systems in turn."
+    )
+
+
+def _versions(rows: list[Row]) -> str:
+    found: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row["kind"] == "ready" and row["system"] != RATES:
+            found.setdefault(row["system"].split(",")[0], {}).update(row["versions"])
+    lines = [f"- {system}: " + ", ".join(f"{name} {version}" for name, version in versions.items()) for system, versions in found.items()]
+    bare = any(row["kind"] == "ready" and row["system"] == OURS and not row.get("kernels", True) for row in rows)
+    note = "\n\nuserclue's compiled kernels could not be built here: it ran in plain PyTorch." if bare else ""
+    return "Versions:\n\n" + "\n".join(lines) + note
+
+
+def _cases(rows: list[Row]) -> list[tuple[str, list[Row]]]:
+    """(title, rows) of each case at each number of threads, in order."""
+    titles: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        titles.setdefault((row["case"], row["threads"], row.get("device", "cpu")), []).append(row)
+    return [(f"{case}, {'GPU' if device != 'cpu' else f'{threads} thread(s)'}", mine) for (case, threads, device), mine in titles.items()]
+
+
+def _repetitions(rows: list[Row], system: str) -> list[Row]:
+    return [row for row in rows if row["kind"] == "repetition" and row["system"] == system]
+
+
+def _systems(rows: list[Row]) -> list[str]:
+    return list(dict.fromkeys(row["system"] for row in rows if row["system"] != RATES))
+
+
+def _ready(rows: list[Row], system: str) -> Row:
+    return next((row for row in rows if row["kind"] == "ready" and row["system"] == system), {})
+
+
+def table(head: list[str], lines: list[list[str]]) -> str:
+    """A Markdown table, the first column to the left, the others to the right."""
+    rule = ["---"] + ["---:"] * (len(head) - 1)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, rule, *lines])
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _spread(values: list[float]) -> str:
+    return f"{_number(min(values))} … {_number(max(values))}"
+
+
+def _work(ready: Row) -> Work:
+    """The unavoidable work of ours on all users once."""
+    lengths, shape = Lengths(**ready["lengths"]), Shape(ready["dim"], ready["blocks"], ready["dim"] // 4)
+    rows, max_len = ready["rows"], ready["max_len"]
+    if "steps_per_epoch" in ready:
+        return clue_steps(lengths, rows, max_len, shape, ready["steps_per_epoch"])
+    vectors = embedding_pass(lengths, rows, max_len, shape)
+    return vectors + full_ranking(lengths.users, rows, shape) if ready["measurement"] == "rank" else vectors
+
+
+def _floor(rows: list[Row]) -> tuple[float, str] | None:
+    """Units a second at the floor, and the rates it was computed from; None where no rates were measured."""
+    rates, ready = _repetitions(rows, RATES), _ready(rows, OURS)
+    if not rates or "lengths" not in ready:
+        return None
+    flops = {name: median(row[name] for row in rates) for name in rates[0] if name.startswith("flops_")}
+    moved = median(row["bytes"] for row in rates)
+    work, best = _work(ready), max(flops.values())
+    said = ", ".join(f"{name.removeprefix('flops_')} {value / 1e9:.1f}" for name, value in flops.items())
+    bound = work.seconds(best, moved)
+    text = (
+        f"Floor: {work.flops / 1e9:.2f} GFLOP ({work.flops / best * 1e3:.0f} ms) and {work.bytes / 1e6:.0f} MB "
+        f"({work.bytes / moved * 1e3:.0f} ms); measured here: matrix products in GFLOP/s {said}; memory {moved / 1e9:.1f} GB/s."
+    )
+    return ready["lengths"]["users"] / bound, text
+
+
+def speed(rows: list[Row]) -> list[str]:
+    """Units a second of each system beside ours and beside the floor."""
+    parts = []
+    for title, mine in _cases(rows):
+        unit, floor = mine[0]["unit"], _floor(mine)
+        rates = {name: [row["units"] / row["seconds"] for row in _repetitions(mine, name)] for name in _systems(mine)}
+        ours = median(rates[OURS]) if rates.get(OURS) else None
+        lines = []
+        for name, values in rates.items():
+            if not values:
+                lines.append([name, "failed", "", "", "", "", ""])
+                continue
+            middle, flops = median(values), _ready(mine, name).get("flops_per_unit")
+            lines.append(
+                [
+                    name,
+                    _number(middle),
+                    _spread(values),
+                    f"{ours / middle:.2f}" if ours else "",
+                    f"{flops / 1e6:.1f} M" if flops else "",
+                    f"{middle / floor[0]:.2f}" if floor and name.startswith(OURS) else "",
+                    f"{max(row['peak_mb'] for row in _repetitions(mine, name)):,.0f}",
+                ]
+            )
+        if floor:
+            lines.append(["the floor", _number(floor[0]), "", f"{ours / floor[0]:.2f}" if ours else "", "", "1", ""])
+        head = ["system", f"{unit}/s, median", "min … max", "userclue is × as fast", "FLOPs each", "of the floor", "peak MB"]
+        parts += [f"### {title}", table(head, lines), floor[1] if floor else "", _metrics_line(mine)]
+    return parts
+
+
+def _metrics_line(rows: list[Row]) -> str:
+    found = [f"{name} {count}" for name in _systems(rows) if (count := sum("metrics" in row for row in _repetitions(rows, name)))]
+    return (
+        "Weights are random, so each system ranks with its own scores; that equal scores give equal metrics is shown below."
+        if found
+        else ""
+    )
+
+
+def agreement(rows: list[Row]) -> list[str]:
+    """Metrics of every system on the same scores."""
+    parts = []
+    for title, mine in _cases(rows):
+        metrics = {name: found[-1]["metrics"] for name in _systems(mine) if (found := _repetitions(mine, name))}
+        names = list(metrics.get(OURS, {}))
+        lines = []
+        for system, values in metrics.items():
+            same = all(abs(values[name] - metrics[OURS][name]) < 1e-9 for name in names if name in values)
+            lines.append([system, *(f"{values[name]:.9f}" if name in values else "" for name in names), "yes" if same else "NO"])
+        parts += [f"### {title}", table(["system", *names, "as ours"], lines)]
+    return parts
+
+
+def preparation(rows: list[Row]) -> list[str]:
+    """Processor time and memory of preparation."""
+    parts = []
+    for title, mine in _cases(rows):
+        spent = {name: [row["cpu_seconds"] for row in _repetitions(mine, name)] for name in _systems(mine)}
+        ours = median(spent[OURS]) if spent.get(OURS) else None
+        lines = []
+        for name, values in spent.items():
+            found = _repetitions(mine, name)
+            if not values:
+                lines.append([name, "failed", "", "", "", "", ""])
+                continue
+            middle = median(values)
+            lines.append(
+                [
+                    name,
+                    f"{middle:.2f}",
+                    _spread(values),
+                    f"{median(row['seconds'] for row in found):.2f}",
+                    _number(found[0]["units"] / middle),
+                    f"{middle / ours:.2f}" if ours else "",
+                    f"{median(row['peak_mb'] for row in found):,.0f}",
+                ]
+            )
+        head = ["system", "CPU s, median", "min … max", "s by the clock", "events/CPU s", "userclue is × as fast", "peak MB"]
+        parts += [f"### {title}", table(head, lines)]
+    return parts
+
+
+def growth(rows: list[Row]) -> list[str]:
+    """Ours alone, a line a size; the last column says how the cost of one unit stands to the cheapest case's."""
+    events = rows[0]["measurement"] == "growth-events"
+    lines, costs = [], []
+    for title, mine in _cases(rows):
+        found = _repetitions(mine, OURS)
+        if not found:
+            continue
+        cost = [row["cpu_seconds" if events else "seconds"] / row["units"] * 1e6 for row in found]
+        costs.append(median(cost))
+        step = f"{median(cost) * mine[0]['batch'] / 1e3:.1f}" if rows[0]["measurement"] in ("growth-items", "growth-length") else ""
+        lines.append([title, _number(median(cost)), _spread(cost), step, f"{max(row['peak_mb'] for row in found):,.0f}"])
+    lines = [[*line, f"{cost / min(costs):.2f}"] for line, cost in zip(lines, costs, strict=True)]
+    clock = "CPU µs an event" if events else f"µs a {rows[0]['unit'][:-1]}"
+    return [table(["case", f"{clock}, median", "min … max", "ms a step", "peak MB", "to the cheapest"], lines)]
+
+
+TABLES: dict[str, Callable[[list[Row]], list[str]]] = {
+    "pretrain": speed,
+    "embed": speed,
+    "rank": speed,
+    "agree": agreement,
+    "prepare": preparation,
+    "growth-events": growth,
+    "growth-items": growth,
+    "growth-length": growth,
+    "growth-users": growth,
+    "widths": speed,
+}

@@ -1,0 +1,163 @@
+"""userclue beside its peers: pre-training, embedding, full ranking, preparation, through the paths the product itself takes."""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.floor import Lengths, Shape, clue_steps
+from benchmarks.workers.protocol import Config, Repetition, Row, pin, serve
+from benchmarks.workers.scores import made_up_scores
+
+
+def _settings(config: Config) -> Any:
+    from userclue.config import PretrainSettings
+
+    shape = {name: config[name] for name in ("max_len", "dim", "blocks", "heads", "dropout")}
+    more = {"precision": config["precision"], "device": config["device"]}
+    return PretrainSettings.of({**shape, **more, "batch_size": config["batch"], "steps": config["warm_up"], "hold_out": 0})
+
+
+def _kernels() -> bool:
+    """Whether the compiled kernels are in use."""
+    from userclue.nn.native import kernels
+
+    return kernels() is not None
+
+
+def pretrain(config: Config) -> tuple[Repetition, Row]:
+    """CLUE through the product's own loop, a row logged every 50 steps, without checkpoints and the rank probe.
+
+    A repetition is an epoch, or `steps` where the configuration gives them.
+    """
+    import torch
+
+    from benchmarks.workers.histories import histories_of
+    from userclue.data.batches import BatchStream
+    from userclue.encoder import UserEncoder
+    from userclue.objectives.siamese import Clue
+    from userclue.train.journal import Journal
+    from userclue.train.loop import Training, seeded_generator
+
+    pin(config["threads"])
+    settings, histories = _settings(config), histories_of(config)
+    sequences = histories.sequences
+    generator = seeded_generator(torch.device("cpu"), 0)
+    objective = Clue(UserEncoder.new(settings.encoder(), histories.vocabulary, generator), settings, generator)
+    stream = BatchStream(lambda _: (sequences, None), len(sequences), config["batch"], config["max_len"], seed=0, smallest=2)
+    run = Training(objective, stream, settings, journal=Journal())
+    run.run()
+    # A repetition carries on with the same optimiser, at the head of an epoch: only the budget moves.
+    steps = config["steps"] or stream.steps_per_epoch
+    users = steps * config["batch"] if config["steps"] else len(sequences)  # drawn histories fill their batches
+
+    def repetition() -> Row:
+        run.settings = settings.model_copy(update={"steps": run.progress.step + steps})
+        began = time.perf_counter()
+        run.run()
+        if run.device.type == "cuda":
+            torch.cuda.synchronize()
+        return {"units": users, "seconds": time.perf_counter() - began}
+
+    lengths, rows = Lengths(**histories.lengths(config["max_len"])), len(histories.vocabulary)
+    shape = Shape(config["dim"], config["blocks"], config["dim"] // 4)
+    flops = clue_steps(lengths, rows, config["max_len"], shape).flops / lengths.users
+    return repetition, {
+        "flops_per_unit": flops,
+        "steps_per_epoch": stream.steps_per_epoch,
+        "lengths": vars(lengths),
+        "rows": rows,
+        "kernels": _kernels(),
+    }
+
+
+def embed(config: Config) -> tuple[Repetition, Row]:
+    """Vectors of all users, one process."""
+    from torch import device
+
+    from benchmarks.workers.histories import histories_of
+    from userclue.encoder import UserEncoder
+    from userclue.train.loop import seeded_generator
+
+    pin(config["threads"])
+    histories = histories_of(config)
+    generator = seeded_generator(device("cpu"), 0)
+    encoder = UserEncoder.new(_settings(config).encoder(), histories.vocabulary, generator).to(config["device"])
+    encoder.vectors(histories.sequences.take(np.arange(min(len(histories.sequences), 1024))))
+
+    def repetition() -> Row:
+        return {"units": len(encoder.vectors(histories.sequences))}
+
+    facts = {"lengths": histories.lengths(config["max_len"]), "rows": len(histories.vocabulary)}
+    return repetition, {**facts, "kernels": _kernels()}
+
+
+def rank(config: Config) -> tuple[Repetition, Row]:
+    """The last event of every user among all items, from history to metrics; random weights, as speed does not depend on them."""
+    from torch import device
+
+    from benchmarks.workers.histories import dataset_of, summary
+    from userclue.data.splits import leave_one_out
+    from userclue.encoder import UserEncoder
+    from userclue.metrics.ranking import full_ranking, ranking_metrics
+    from userclue.tasks.sequential import SequentialModel, TiedHead
+    from userclue.train.loop import seeded_generator
+
+    pin(config["threads"])
+    dataset = dataset_of(config)
+    encoder = UserEncoder.new(_settings(config).encoder(), dataset.vocabulary, seeded_generator(device("cpu"), 0))
+    model = SequentialModel(encoder, TiedHead(encoder), {"outputs": len(dataset.vocabulary)})
+    test = leave_one_out(dataset.sequences()).test
+
+    def repetition() -> Row:
+        ranked = full_ranking(lambda rows: model.scores(test.inputs.take(rows)), len(test), test.targets)
+        metrics = ranking_metrics(ranked.ranks_all)
+        return {"units": len(test), "metrics": {name: float(values.mean()) for name, values in metrics.items()}}
+
+    repetition()
+    return repetition, {"lengths": summary(test.inputs, config["max_len"]), "rows": len(dataset.vocabulary)}
+
+
+def agree(config: Config) -> tuple[Repetition, Row]:
+    """Metrics of scores that are made up from the ids, the same for every system: do the evaluators say the same?"""
+    from benchmarks.workers.histories import dataset_of
+    from userclue.data.splits import leave_one_out
+    from userclue.data.vocabulary import FIRST_ITEM
+    from userclue.metrics.ranking import full_ranking, ranking_metrics
+
+    dataset = dataset_of(config)
+    test = leave_one_out(dataset.sequences()).test
+    items = np.asarray(dataset.vocabulary.ids(np.arange(FIRST_ITEM, len(dataset.vocabulary))))
+    users = np.asarray(dataset.users)[test.users]
+    targets = items[test.targets - FIRST_ITEM]
+
+    def scores(rows: np.ndarray) -> np.ndarray:
+        out = np.full((len(rows), len(dataset.vocabulary)), -np.inf, np.float32)
+        out[:, FIRST_ITEM:] = made_up_scores(users[rows], items, targets[rows])
+        return out
+
+    def repetition() -> Row:
+        metrics = ranking_metrics(full_ranking(scores, len(test), test.targets).ranks_all)
+        return {"units": len(test), "metrics": {name: float(values.mean()) for name, values in metrics.items()}}
+
+    return repetition, {}
+
+
+def prepare_log(config: Config) -> tuple[Repetition, Row]:
+    """CSV to a dataset folder on disk, hashes and all."""
+    from userclue.data.prepare import prepare
+
+    def repetition() -> Row:
+        with tempfile.TemporaryDirectory(dir=config["work"]) as folder:
+            began = time.perf_counter()
+            dataset = prepare(config["csv"], Path(folder) / "data", threads=config["threads"])
+            return {"units": dataset.n_events, "seconds": time.perf_counter() - began}
+
+    return repetition, {}
+
+
+if __name__ == "__main__":
+    builders = {"pretrain": pretrain, "embed": embed, "rank": rank, "agree": agree, "prepare": prepare_log}
+    serve(("userclue", "torch", "numpy", "duckdb"), builders)
