@@ -67,7 +67,8 @@ def test_figure_6_behind_a_batch_norm():
     """With the paper's BN after every layer the std stays near 1; the loss runs to −1 all the same, on a projection of few dimensions.
 
     Over five seeds, with the kernels and without: smallest loss −0.945 to −0.989 whole, −0.991 to −0.9998 ablated; median rank of the
-    projection in the second half 6.0 to 9.9 whole, 1.7 to 4.4 ablated: the rank tells them apart, the loss narrowly. The effective rank of the encoder's own vectors tells nothing here (4.5 to 8.7 in all).
+    projection in the second half 6.0 to 9.9 whole, 1.7 to 4.4 ablated: the rank tells them apart, the loss narrowly. The effective
+    rank of the encoder's own vectors tells nothing here (4.5 to 8.7 in all, without the kernels).
     """
     summary = []
     for ablation in (WHOLE, *ABLATIONS):
