@@ -46,6 +46,7 @@ class EncoderConfig(Settings):
     max_len: int = Field(50, ge=1, le=100_000)
     dropout: float = Field(0.5, ge=0, lt=1)
     norm: Literal["pre", "post"] = "pre"
+    causal: bool = False
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
@@ -91,6 +92,7 @@ class PretrainSettings(TrainSettings):
     heads: int = Field(4, ge=1, description="attention heads")
     dropout: float = Field(0.5, ge=0, lt=1, description="probability; it also makes the views differ")
     norm: Literal["pre", "post"] = Field("pre", description="LayerNorm before (as SASRec) or after each sub-layer")
+    causal: bool = Field(False, description="each token sees only itself and what came before it")
     predictor_dim: int | None = Field(None, ge=1, description="width inside the predictor; dim / 4 if not given")
     projector_norm: Literal["all", "hidden"] = Field(
         "all", description="batch norm after every layer of the projector, or not after the last"

@@ -82,8 +82,12 @@ def oracle() -> Callable[[UserEncoder, Sequence[np.ndarray]], list[Tensor]]:
                 x[b, column] = tables.items.weight[token] + tables.positions.weight[len(row) - 1 - place]
                 padding[b, column] = False
         reference = _reference(encoder).to(x.dtype)
-        out = reference(x, src_key_padding_mask=padding)
-        return [out[b, longest - len(row) :] for b, row in enumerate(rows)]
+        if not config.causal:
+            out = reference(x, src_key_padding_mask=padding)
+            return [out[b, longest - len(row) :] for b, row in enumerate(rows)]
+        # Alone and unpadded: a padded row that may see nothing gives NaN there.
+        later = torch.ones(longest, longest, dtype=torch.bool).triu(1)
+        return [reference(x[b : b + 1, longest - len(row) :], mask=later[: len(row), : len(row)])[0] for b, row in enumerate(rows)]
 
     return states
 

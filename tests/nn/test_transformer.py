@@ -15,9 +15,10 @@ pytestmark = pytest.mark.usefixtures("form")
 
 
 @NORMS
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("heads", [1, 4])
-def test_states_are_those_of_torch(encoder, histories, packed, oracle, norm, heads):
-    made, given_ = encoder(norm=norm, heads=heads), histories(*LENGTHS)
+def test_states_are_those_of_torch(encoder, histories, packed, oracle, norm, causal, heads):
+    made, given_ = encoder(norm=norm, causal=causal, heads=heads), histories(*LENGTHS)
     batch = packed(given_)
     states = made.states(batch).split((batch.offsets[1:] - batch.offsets[:-1]).tolist())
     for ours, theirs in zip(states, oracle(made, given_), strict=True):

@@ -17,14 +17,17 @@ from userclue.nn.native import kernels
 NO_MASK = (0, 1.0, 0)
 
 
-def attend(qkv: Tensor, heads: int, layout: Layout, p: float, generator: torch.Generator | None) -> Tensor:
-    """Queries, keys and values of all tokens, [N, 3D] → [N, D]; dropout with probability `p` on the attention weights."""
-    if fits(qkv):
+def attend(qkv: Tensor, heads: int, layout: Layout, p: float, generator: torch.Generator | None, causal: bool = False) -> Tensor:
+    """Queries, keys and values of all tokens, [N, 3D] → [N, D]; dropout with probability `p` on the attention weights.
+
+    causal: a token mixes only its own value and those before it.
+    """
+    if fits(qkv) and not causal:
         drawn = draw(p, generator) if generator is not None and p > 0.0 else NO_MASK
         out: Tensor = _Attention.apply(qkv.contiguous(), None, layout.offsets, layout.offsets, heads, drawn)  # type: ignore[no-untyped-call]
         return out
     q, k, v = layout.pad(qkv).chunk(3, dim=-1)
-    return layout.unpad(_padded(q, k, v, heads, layout, p, generator))
+    return layout.unpad(_padded(q, k, v, heads, layout.causal_bias if causal else layout.bias, p, generator))
 
 
 def attend_last(q: Tensor, kv: Tensor, heads: int, layout: Layout, p: float, generator: torch.Generator | None) -> Tensor:
@@ -34,18 +37,18 @@ def attend_last(q: Tensor, kv: Tensor, heads: int, layout: Layout, p: float, gen
         out: Tensor = _Attention.apply(kv.contiguous(), q.contiguous(), layout.rows, layout.offsets, heads, drawn)  # type: ignore[no-untyped-call]
         return out
     k, v = layout.pad(kv).chunk(2, dim=-1)
-    return _padded(q.unsqueeze(1), k, v, heads, layout, p, generator).squeeze(1)
+    return _padded(q.unsqueeze(1), k, v, heads, layout.bias, p, generator).squeeze(1)
 
 
-def _padded(q: Tensor, k: Tensor, v: Tensor, heads: int, layout: Layout, p: float, generator: torch.Generator | None) -> Tensor:
+def _padded(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None, p: float, generator: torch.Generator | None) -> Tensor:
     """[B, L', D], [B, L, D] twice → [B, L', D]."""
     q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
     if generator is None or p == 0.0:
-        mixed = scaled_dot_product_attention(q, k, v, attn_mask=layout.bias)
+        mixed = scaled_dot_product_attention(q, k, v, attn_mask=bias)
     else:
         scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-        if layout.bias is not None:
-            scores = scores + layout.bias
+        if bias is not None:
+            scores = scores + bias
         mixed = dropout(scores.softmax(dim=-1), p, generator) @ v
     return mixed.transpose(1, 2).flatten(2)
 

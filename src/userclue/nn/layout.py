@@ -64,6 +64,17 @@ class Layout:
         padding = torch.arange(self.longest, device=self.offsets.device) >= self.lengths[:, None]
         return torch.zeros(padding.shape, device=self.offsets.device).masked_fill_(padding, float("-inf"))[:, None, None, :]
 
+    @cached_property
+    def causal_bias(self) -> Tensor:
+        """Float [B or 1, 1, L, L]: `bias`, and −inf where the key comes after the query."""
+        later = torch.full((self.longest, self.longest), float("-inf"), device=self.offsets.device).triu_(1)[None, None]
+        # A padded query would see nothing at all and give NaN: it keeps its own key, and its result is dropped.
+        return (
+            later
+            if self.bias is None
+            else (later + self.bias).masked_fill_(torch.eye(self.longest, dtype=torch.bool, device=later.device), 0.0)
+        )
+
     def pad(self, x: Tensor) -> Tensor:
         """[N, C] → [B, L, C], zeros where there is no token."""
         if self.cells is None:

@@ -1,11 +1,10 @@
-"""Self-attention blocks on packed batches (paper IV-A-1b, eq. 1–3), bidirectional, pre- or post-norm."""
-
-from typing import Literal
+"""Self-attention blocks on packed batches (paper IV-A-1b, eq. 1–3), bidirectional or causal, pre- or post-norm."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from userclue.config import EncoderConfig
 from userclue.nn.attention import attend, attend_last
 from userclue.nn.dropout import add_dropout, relu_dropout
 from userclue.nn.layout import Layout
@@ -14,9 +13,10 @@ from userclue.nn.layout import Layout
 class Block(nn.Module):
     """Multi-head attention, then a two-layer ReLU network of width D, each with dropout and a residual (as SASRec's block)."""
 
-    def __init__(self, dim: int, heads: int, p: float, norm: Literal["pre", "post"]) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.heads, self.p, self.norm_first = heads, p, norm == "pre"
+        dim = config.dim
+        self.heads, self.p, self.norm_first, self.causal = config.heads, config.dropout, config.norm == "pre", config.causal
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
         self.ff1 = nn.Linear(dim, dim)
@@ -39,7 +39,7 @@ class Block(nn.Module):
 
     def _attend(self, h: Tensor, layout: Layout, generator: torch.Generator | None, last_only: bool) -> Tensor:
         if not last_only:
-            return attend(self.qkv(h), self.heads, layout, self.p, generator)
+            return attend(self.qkv(h), self.heads, layout, self.p, generator, self.causal)
         dim, weight, bias = h.shape[-1], self.qkv.weight, self.qkv.bias
         q = linear(h.index_select(0, layout.last), weight[:dim], bias[:dim])
         return attend_last(q, linear(h, weight[dim:], bias[dim:]), self.heads, layout, self.p, generator)
@@ -48,10 +48,10 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A stack of blocks; pre-norm stacks end in a LayerNorm of their own."""
 
-    def __init__(self, dim: int, blocks: int, heads: int, dropout: float, norm: Literal["pre", "post"]) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(dim, heads, dropout, norm) for _ in range(blocks))
-        self.norm = nn.LayerNorm(dim) if norm == "pre" else nn.Identity()
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
+        self.norm = nn.LayerNorm(config.dim) if config.norm == "pre" else nn.Identity()
 
     def reset(self, generator: torch.Generator) -> None:
         """Xavier-uniform matrices drawn from `generator`, zero biases, unit norms."""
