@@ -1,4 +1,4 @@
-"""A transformer block as one compiled kernel (kernels/block.c), forward and backward, on the packed rows as they lie (CPU, float32)."""
+"""Embedding and transformer block as one compiled kernel each (kernels/embed.c, block.c), forward and backward, CPU, float32."""
 
 import ctypes
 from collections.abc import Sequence
@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from userclue.nn.dropout import draw
+from userclue.nn.dropout import draw, fits
 from userclue.nn.layout import Layout
 from userclue.nn.native import kernels
 
 WIDEST = 16  # floats in the widest vector the kernels may be compiled for; the width of a block must be a multiple
 ORDER = ("qkv", "out", "ff1", "ff2", "norm1", "norm2")  # of the layers, weight then bias, as the kernel takes them
+
+NO_MASK = (0, 1.0, 0)
 
 _POINTER, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _KEPT = ("qkv", "weights", "values", "mixed", "sum1", "hidden", "sum2", "stats1", "stats2")
@@ -34,6 +36,19 @@ class _Job(ctypes.Structure):
     )
 
 
+class _Embedding(ctypes.Structure):
+    """The C struct Embedding of kernels/embed.c, field by field."""
+
+    _fields_ = (
+        *((name, _LONG) for name in ("N", "D")),
+        ("dropped", ctypes.c_uint32),
+        ("keep_scale", _FLOAT),
+        ("threads", ctypes.c_int32),
+        ("seed", ctypes.c_uint64),
+        *((name, _POINTER) for name in ("rows", "positions", "items", "places", "x")),
+    )
+
+
 class Shape(NamedTuple):
     """What a block is beside its weights: heads, dropout probability, post-norm or pre-norm, causal or bidirectional."""
 
@@ -43,11 +58,62 @@ class Shape(NamedTuple):
     causal: bool
 
 
+def fits_whole(x: Tensor) -> bool:
+    """Whether the kernels of this file take rows of this type and width, [.., D]."""
+    return fits(x) and x.shape[-1] % WIDEST == 0 and not torch.is_autocast_enabled("cpu")
+
+
+def fused_embedding(
+    items: Tensor, places: Tensor, tokens: Tensor, from_end: Tensor, p: float, generator: torch.Generator | None, sparse: bool
+) -> Tensor:
+    """dropout(items[tokens] + places[from_end]), [V, D], [P, D], int64 [N] twice → [N, D]; `sparse`: see torch.nn.Embedding."""
+    drawn = draw(p, generator) if generator is not None and p > 0.0 else NO_MASK
+    out: Tensor = _Embed.apply(items, places, tokens.contiguous(), from_end.contiguous(), drawn, sparse)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Embed(torch.autograd.Function):
+    """The mask is drawn again from its seed; a sparse gradient is handed out coalesced."""
+
+    @staticmethod
+    def forward(ctx: Any, items: Tensor, places: Tensor, tokens: Tensor, from_end: Tensor, drawn: Any, sparse: bool) -> Tensor:
+        ctx.save_for_backward(tokens, from_end)
+        ctx.given = items.shape, places.shape, drawn, sparse
+        out = items.new_empty(len(tokens), items.shape[1])
+        _run_embedding("forward", tokens, from_end, items, places, out, drawn)
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        (tokens, from_end), (shape, places_shape, drawn, sparse) = ctx.saved_tensors, ctx.given
+        gradient, rows, met = gradient.contiguous(), tokens, None
+        if sparse:
+            met, rows = tokens.unique(return_inverse=True)
+        d_items = gradient.new_zeros(shape[0] if met is None else len(met), shape[1])
+        d_places = gradient.new_zeros(places_shape)
+        _run_embedding("backward", rows, from_end, d_items, d_places, gradient, drawn)
+        if met is not None:
+            d_items = torch.sparse_coo_tensor(met[None], d_items, shape, is_coalesced=True, check_invariants=False)
+        return d_items, d_places, None, None, None, None
+
+
+def _run_embedding(
+    direction: str, rows: Tensor, positions: Tensor, items: Tensor, places: Tensor, x: Tensor, drawn: tuple[int, float, int]
+) -> None:
+    job = _Embedding(*x.shape, drawn[0], drawn[1], torch.get_num_threads(), drawn[2])
+    for name, tensor in (("rows", rows), ("positions", positions), ("items", items), ("places", places), ("x", x)):
+        setattr(job, name, tensor.data_ptr())
+    library = kernels()
+    assert library is not None
+    getattr(library, f"userclue_embed_{direction}")(ctypes.addressof(job))
+
+
 def fused_block(
     x: Tensor, layout: Layout, weights: Sequence[Tensor], shape: Shape, generator: torch.Generator | None, last_only: bool
 ) -> Tensor:
     """[N, D] → [N, D], or [B, D] for the last token of each sequence; `weights` in the order of ORDER."""
-    drawn = draw(shape.p, generator) if generator is not None and shape.p > 0.0 else (0, 1.0, 0)
+    drawn = draw(shape.p, generator) if generator is not None and shape.p > 0.0 else NO_MASK
     if torch.is_grad_enabled():
         out: Tensor = _Block.apply(x.contiguous(), layout.offsets, shape, drawn, last_only, *weights)  # type: ignore[no-untyped-call]
         return out

@@ -23,6 +23,8 @@ _POINTER, _LONG, _FLOAT, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float,
 SIGNATURES = {
     "userclue_block_forward": (_POINTER,),
     "userclue_block_backward": (_POINTER,),
+    "userclue_embed_forward": (_POINTER,),
+    "userclue_embed_backward": (_POINTER,),
     "userclue_dropout": (_POINTER, _POINTER, _LONG, ctypes.c_uint32, _FLOAT, ctypes.c_uint64, _INT),
 }
 

@@ -6,8 +6,8 @@ from torch.nn.functional import linear, relu
 
 from userclue.config import EncoderConfig
 from userclue.nn.attention import attend, attend_last
-from userclue.nn.dropout import dropout, fits
-from userclue.nn.fused import ORDER, WIDEST, Shape, fused_block
+from userclue.nn.dropout import dropout
+from userclue.nn.fused import ORDER, Shape, fits_whole, fused_block
 from userclue.nn.layout import Layout
 
 
@@ -28,7 +28,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, generator: torch.Generator | None, last_only: bool) -> Tensor:
         """[N, D] → [N, D], or [B, D] for the UR tokens alone: only their queries are ever formed then."""
-        if fits(x) and x.shape[-1] % WIDEST == 0 and not torch.is_autocast_enabled("cpu"):
+        if fits_whole(x):
             weights = [parameter for name in ORDER for parameter in (getattr(self, name).weight, getattr(self, name).bias)]
             return fused_block(x, layout, weights, self.shape, generator, last_only)
         h = self.norm1(x) if self.norm_first else x
