@@ -65,7 +65,7 @@ static inline __attribute__((always_inline)) void matmul_(int64_t m, int64_t n, 
     }
 }
 
-#define WIDE 64 // of the matrix below
+#define WIDE 32 // of the matrix below
 
 // [m, k] by rows of WIDE, times [k, n]: rows at distances known beforehand need no address each
 __attribute__((noinline)) static void matmul_wide(int64_t m, int64_t n, int64_t k, const float *a, const float *b, int64_t ldb, float *c,
