@@ -37,7 +37,7 @@ def test_vectors_are_those_of_the_loop(encoder, histories, packed, max_len, filt
 
 
 def test_states_of_all_tokens_are_refused_with_a_remedy(encoder, histories, packed):
-    with pytest.raises(UsageError, match="caser reads one window, which ends in UR, .* choose backbone transformer, gru or nextitnet"):
+    with pytest.raises(UsageError, match=r"caser reads one window, which ends in UR, .* choose backbone transformer, gru or nextitnet"):
         encoder(backbone="caser").states(packed(histories(3)))
 
 

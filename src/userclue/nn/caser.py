@@ -9,7 +9,6 @@ from torch.nn.functional import linear, relu
 from userclue.config import EncoderConfig
 from userclue.errors import UsageError
 from userclue.nn.dropout import dropout
-from userclue.nn.heads import reset_linear_layers
 from userclue.nn.layout import Layout
 
 VERTICAL, HORIZONTAL = 4, 16  # n_v and n_h of the original
@@ -30,19 +29,19 @@ class Caser(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.dim, self.p, self.window = config.dim, config.dropout, config.max_len + 1
+        self.p, self.window = config.dropout, config.max_len + 1
         heights = range(1, min(config.filter_heights, self.window) + 1)
         self.vertical = nn.Linear(self.window, VERTICAL)
         self.horizontal = nn.ModuleList(nn.Conv1d(config.dim, HORIZONTAL, height) for height in heights)
         self.out = nn.Linear(VERTICAL * config.dim + HORIZONTAL * len(heights), config.dim)
 
     def reset(self, generator: torch.Generator) -> None:
-        """PyTorch's own defaults, U(±1/√fan_in), drawn from `generator`."""
-        reset_linear_layers(self, generator)
-        for height, layer in enumerate(self.horizontal, start=1):
-            bound = (height * self.dim) ** -0.5
-            for parameter in layer.parameters():
-                nn.init.uniform_(parameter, -bound, bound, generator=generator)
+        """Xavier-uniform filters and matrices drawn from `generator`, zero biases: others would drown embeddings that start small."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv1d):
+                nn.init.xavier_uniform_(module.weight, generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor, layout: Layout, generator: torch.Generator | None = None) -> Tensor:
         """[N, D] → states at the UR tokens, [B, D]; dropout acts only when a generator is given."""
