@@ -262,8 +262,8 @@ def _fit(
         journal=journal,
         end_of_epoch=stopping,
     )
-    for name, parameters in (("trained", [p for p in model.parameters() if p.requires_grad]), ("total", list(model.parameters()))):
-        model.facts[f"{name}_parameters"] = sum(parameter.numel() for parameter in parameters)
+    model.facts["trained_parameters"] = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    model.facts["total_parameters"] = sum(parameter.numel() for parameter in model.parameters())
     watch.started(run)
     progress = run.run()
     stopping.restore()
