@@ -19,8 +19,8 @@ class Caser(nn.Module):
 
     Vertical filters (L × 1, n_v = 4) weigh the rows; horizontal ones (h × D for h = 1 … `filter_heights`, n_h = 16 each) slide down it,
     ReLU, and the largest value counts. Both → dropout → FC(D) → ReLU. The original concatenates a user embedding to that, and
-    so can say nothing of a new user; here there is none. Its window is 5 items, so heights up to 5 are the default: all heights of a
-    window of 51 would cost 88 times as much.
+    so can say nothing of a new user; here there is none. Its window is 5 items, so heights up to 5 are the default: filters of
+    all 51 heights of the default window would cost 88 times as much.
     """
 
     causal: ClassVar[bool | None] = True
