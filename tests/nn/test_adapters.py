@@ -33,8 +33,9 @@ def test_a_fresh_patched_network_is_the_original(encoder, histories, packed, nam
     patched.reset(torch.Generator().manual_seed(5))
     patched.load_state_dict({**patched.state_dict(), **plain.state_dict()})
     batch = packed(histories(*LENGTHS))
-    assert torch.equal(patched(batch), plain(batch))
-    torch.testing.assert_close(patched.states(batch), plain.states(batch), atol=0, rtol=0)
+    # To the last bits only: with patches the transformer takes its PyTorch path, without them its compiled one.
+    torch.testing.assert_close(patched(batch), plain(batch), atol=1e-5, rtol=0)
+    torch.testing.assert_close(patched.states(batch), plain.states(batch), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", ADAPTABLE)

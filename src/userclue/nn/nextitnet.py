@@ -4,10 +4,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import relu
 
 from userclue.config import EncoderConfig
 from userclue.nn.adapters import close_patches, patches
-from userclue.nn.dropout import relu_dropout
+from userclue.nn.dropout import dropout
 from userclue.nn.layout import Layout
 
 
@@ -57,10 +58,10 @@ class Block(nn.Module):
         h = self.conv1(x, layout)
         if self.adapter is not None:
             h = self.adapter["conv1"](h)
-        h = self.conv2(relu_dropout(self.norm1(h), self.p, generator), layout)
+        h = self.conv2(dropout(relu(self.norm1(h)), self.p, generator), layout)
         if self.adapter is not None:
             h = self.adapter["conv2"](h)
-        return x + relu_dropout(self.norm2(h), self.p, generator)
+        return x + dropout(relu(self.norm2(h)), self.p, generator)
 
 
 class NextItNet(nn.Module):
