@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from userclue.data.prepare import prepare
 from userclue.data.store import Dataset
+from userclue.data.vocabulary import Vocabulary
 from userclue.encoder import UserEncoder
 from userclue.errors import DataError, Interrupted
 from userclue.jobs.pretrain import pretrain, pretrain_settings, run_pretraining
@@ -75,7 +77,10 @@ def test_odd_users(odd: Dataset, small: dict[str, Any], name: str, view: str) ->
 @EVERY
 def test_the_smallest_batch(small: dict[str, Any], tmp_path: Path, name: str) -> None:
     """As few users as the objective says it needs; one fewer is refused in words."""
-    least = OBJECTIVES[name].smallest_batch
+    settings = pretrain_settings(objective=name, **small)
+    generator = torch.Generator().manual_seed(0)
+    encoder = UserEncoder.new(settings.encoder(), Vocabulary.from_ids(["a"]), generator)
+    least = OBJECTIVES[name](encoder, settings, generator).smallest_batch
     rows = [(user, "abc"[(user + step) % 3], step) for user in range(least) for step in range(4)]
 
     def data(users: int) -> Dataset:

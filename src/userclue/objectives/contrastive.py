@@ -7,11 +7,11 @@ from userclue.config import PretrainSettings
 from userclue.data.batches import Batch, concatenate
 from userclue.encoder import UserEncoder
 from userclue.nn.layout import Layout
-from userclue.objectives.two_views import TwoViews
+from userclue.objectives.two_views import FromPair
 from userclue.view_losses import info_nce
 
 
-class InfoNCE(TwoViews):
+class InfoNCE(FromPair):
     """NT-Xent (SimCLR, Chen et al. 2020, equation 1) over both views of the batch.
 
     Another window of the same person and another user with the same history are no negatives. The projector has one hidden layer of

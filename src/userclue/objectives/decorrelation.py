@@ -9,11 +9,11 @@ from torch import Tensor
 from userclue.config import PretrainSettings
 from userclue.data.batches import Batch
 from userclue.encoder import UserEncoder
-from userclue.objectives.two_views import TwoViews
+from userclue.objectives.two_views import FromPair
 from userclue.view_losses import barlow_twins, vicreg
 
 
-class VICReg(TwoViews):
+class VICReg(FromPair):
     """VICReg (Bardes et al. 2022): views close, every column's spread at least 1, columns without covariance."""
 
     widths = (4, 4, 4)
@@ -28,7 +28,7 @@ class VICReg(TwoViews):
         return vicreg(z1, z2, *self.weights)
 
 
-class Barlow(TwoViews):
+class Barlow(FromPair):
     """Barlow Twins (Zbontar et al. 2021): the correlation of the two views' columns becomes the identity."""
 
     widths = (4, 4, 4)

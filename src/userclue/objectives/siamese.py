@@ -11,11 +11,11 @@ from userclue.data.batches import Batch
 from userclue.encoder import UserEncoder
 from userclue.losses import negative_cosine
 from userclue.nn.heads import predictor, reset_linear_layers
-from userclue.objectives.two_views import TwoViews, geometry
+from userclue.objectives.two_views import FromPair, TwoViews, geometry
 from userclue.train.step import Step
 
 
-class Clue(TwoViews):
+class Clue(FromPair):
     """Symmetrised negative cosine between the prediction of one view and the detached projection of the other (eq. 7).
 
     `stop_gradient=False` and `predictor=False` are the ablations of Figure 6: both collapse.
@@ -36,9 +36,10 @@ class Clue(TwoViews):
         """The predictor's rate does not decay under a schedule (SimSiam 4.2: it should keep adapting to the representation)."""
         return list(self.predictor.parameters())
 
-    def forward(self, batch: Batch, generator: torch.Generator) -> Step:
-        """One step of Algorithm 1 on B users."""
-        z1, z2 = self.project(self.encoder(self.views(batch, generator), generator))
+    def pair(self, first: Tensor, second: Tensor, batch: Batch) -> Step:
+        """One step of Algorithm 1 from the encodings of both views, [B, D] each."""
+        del batch
+        z1, z2 = self.project(first, second)
         p1, p2 = self.predictor(z1), self.predictor(z2)
         loss = (negative_cosine(p1, self._target(z2)) + negative_cosine(p2, self._target(z1))) / 2
         return Step(loss, lambda: geometry(z1, z2))
@@ -82,7 +83,7 @@ class Byol(TwoViews):
     def forward(self, batch: Batch, generator: torch.Generator) -> Step:
         """One step of BYOL's Algorithm 1 on B users."""
         both = self.views(batch, generator)
-        z1, z2 = self.project(self.encoder(both, generator))
+        z1, z2 = self.project(*self.encoder(both, generator).chunk(2))
         p1, p2 = self.predictor(z1), self.predictor(z2)
         with torch.no_grad():
             first, second = self.target_encoder(both, generator).chunk(2)

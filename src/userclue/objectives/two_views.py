@@ -15,7 +15,7 @@ from userclue.views import view_named
 
 
 class TwoViews(nn.Module):
-    """Two views of each user, encoded and projected; a subclass says what is lost when they are z1 and z2.
+    """Two views of each user and a projector; a subclass makes the step.
 
     `widths` and `norm_output` are the projector's layers as its paper has them, in multiples of D; `projector_dim` and
     `projector_norm` override them.
@@ -46,14 +46,22 @@ class TwoViews(nn.Module):
         second = batch if batch.other is None else batch.other
         return concatenate(self.view(batch, generator), self.view(second, generator))
 
-    def project(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """[2B, D] → z1, z2 [B, W]; the projector sees each view on its own, as its statistics must."""
-        first, second = states.chunk(2)
+    def project(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, D] each → z1, z2 [B, W]; the projector sees each view on its own, as its statistics must."""
         return self.projector(first), self.projector(second)
+
+
+class FromPair(TwoViews):
+    """An objective that needs of the encoder nothing but the two encodings of each user."""
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Step:
         """One step on B users."""
-        z1, z2 = self.project(self.encoder(self.views(batch, generator), generator))
+        first, second = self.encoder(self.views(batch, generator), generator).chunk(2)
+        return self.pair(first, second, batch)
+
+    def pair(self, first: Tensor, second: Tensor, batch: Batch) -> Step:
+        """The step from the encodings of both views of `batch`, [B, D] each."""
+        z1, z2 = self.project(first, second)
         with torch.autocast(z1.device.type, enabled=False):  # sums over a batch want full precision
             z1, z2 = (z.float() if z.dtype == torch.bfloat16 else z for z in (z1, z2))
             loss = self.loss(z1, z2, batch)
