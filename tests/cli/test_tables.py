@@ -53,3 +53,14 @@ def test_the_way_from_a_log_to_a_report_names_the_next_step(
     for outcome in (prepared, trained, embedded, fitted, written):
         assert outcome.code == 0
         assert all(len(line) <= 120 for line in outcome.out.splitlines())
+
+
+@pytest.mark.parametrize(("objective", "end"), [("byol", "−1 is perfect agreement"), ("infonce", "less is better")])
+def test_another_objective_and_views_in_turn(run: Run, shop: Any, small: list[str], tmp_path: Path, objective: str, end: str) -> None:
+    words = ["--objective", objective, "--view", "window+mask", "--view-share", 0.5, "--steps", 2, *small]
+    outcome = run("pretrain", shop["data"], "-o", tmp_path / "model", *words)
+    assert outcome.code == 0, outcome.err
+    assert next(line for line in outcome.out.splitlines() if " loss " in line).count(end) == 1
+    wrong = run("pretrain", shop["data"], "-o", tmp_path / "other", "--view", "window,mask")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "unknown view window,mask; known: dropout, mask" in " ".join(wrong.err.split())
