@@ -3,7 +3,8 @@
     .venv/bin/python experiments/convert.py ml-1m --data FOLDER -o OUT
 
 writes OUT/events.parquet, OUT/items.parquet where the data set describes its items, one OUT/NAME.csv with `user_id,label` a label,
-and OUT/targets.csv with `user_id,item_id` where users took things in another domain (cold start). A log without times has no `timestamp` column: its rows are in order, oldest first.
+and OUT/targets.csv with `user_id,item_id` where users took things in another domain (cold start). A log without times
+has no `timestamp` column: its rows are in order, oldest first.
 """
 
 import argparse

@@ -124,7 +124,7 @@ class UserKNN:
 
     @property
     def _rows_at_once(self) -> int:
-        return max(1, _CELLS_AT_ONCE // max(self.taken.shape))
+        return max(1, _CELLS_AT_ONCE // int(max(self.taken.shape)))
 
     def _nearest(self, histories: Sequences, k: int) -> tuple[np.ndarray, np.ndarray]:
         """(training histories int64 [b, k], cosines float32 [b, k]), the nearest first."""

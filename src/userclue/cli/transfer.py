@@ -96,7 +96,7 @@ def _fill(report: Report, facts: dict[str, Any]) -> None:
     report.warnings += facts.get("warnings", [])
     sizes = {key: facts["split"][key] for key in ("train", "valid", "test") if key in facts["split"]}
     names = ("task", "mode", "label", "users", "primary", "system", "metrics", "baselines", "differences", "undefined", "unseen", "verdict")
-    names += ("instances", "by_user", "target_items", "untrained_items", "untrained_test_targets")
-    report.fields = {name: facts[name] for name in names if name in facts}
+    more = ("instances", "by_user", "target_items", "untrained_items", "untrained_test_targets")
+    report.fields = {name: facts[name] for name in names + more if name in facts}
     report.fields |= {"split": facts["split"]["name"], "split_sizes": sizes, "conditions": facts["conditions"]}
     show_comparison(report, facts)

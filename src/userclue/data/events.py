@@ -113,11 +113,11 @@ def _columns(sources: list[Source], user_col: str, item_col: str, time_col: str 
         for name, option in ((user_col, "user"), (item_col, "item"), (time_col, "time")):
             if name is not None:
                 taken = {user_col, item_col, time_col} - {name}
-                require_column(source, name, f"{option}_col (--{option}-col)", taken)
+                require_column(source, name, f"name the right one with {option}_col (--{option}-col)", taken)
     return user_col, item_col, time_col
 
 
-def require_column(source: Source, name: str, option: str, taken: Collection[str | None] = ()) -> None:
+def require_column(source: Source, name: str, remedy: str, taken: Collection[str | None] = ()) -> None:
     """DataError when `source` has no column `name`, or two; the columns in `taken` are not proposed in its place."""
     times = source.columns.count(name)
     if times == 1:
@@ -126,9 +126,7 @@ def require_column(source: Source, name: str, option: str, taken: Collection[str
         raise DataError(f'{source.name}: {times} columns are named "{name}"; rename one')
     found = ", ".join(f'"{one}"' for one in source.columns[:12]) + (", ..." if len(source.columns) > 12 else "")
     close = close_name(name, [one for one in source.columns if one not in taken])
-    raise DataError(
-        f'{source.name}: no column "{name}"; it has {found}{close or "; name the right one with"} {"" if close else option}'.rstrip()
-    )
+    raise DataError(f'{source.name}: no column "{name}"; it has {found}{close or f"; {remedy}"}')
 
 
 def _load(connection: duckdb.DuckDBPyConnection, sources: list[Source], columns: tuple[str, str, str | None]) -> Log:

@@ -56,9 +56,9 @@ def finetune(
     """Fit `encoder` to a task on `data`, compare it with the plain baselines on the test part and, with `out`, write it there.
 
     task: `profiling` (needs `labels`: a file or frame with user_id and label), `cold-start` (`labels` with user_id, item_id of another
-    domain and perhaps timestamp) or `sequential`. `settings` are the fields of FinetuneSettings (mode, epochs, lr, batch_size, patience, train_fraction, seed, ...). The result's `facts` hold metrics,
-    baselines and verdict, as task.json does. Raises UsageError, DataError (labels fit no user or one class only; no user long
-    enough for the split) and ArtifactError.
+    domain and perhaps timestamp) or `sequential`. `settings` are the fields of FinetuneSettings (mode, epochs, lr, batch_size,
+    patience, train_fraction, seed, ...). The result's `facts` hold metrics, baselines and verdict, as task.json does. Raises
+    UsageError, DataError (labels fit no user or one class only; no user long enough for the split) and ArtifactError.
     """
     begin = time.perf_counter()
     chosen = finetune_settings(preset, **settings)

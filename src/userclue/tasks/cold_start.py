@@ -175,16 +175,13 @@ class ColdStart:
     def _conditions(self) -> str:
         chosen = "the most recent" if self.timed else "drawn with the seed"
         facts = self.facts()
+        unknown = f" {facts['unknown_test_targets']} are items unknown to the model, and count as misses."
         return (
             f"Split {self.split}, 80/5/15 of {self.split}s, seed {self.seed}; at most {self.max_targets} targets a user ({chosen}), "
             f"each an instance; all {facts['target_items']} target items are candidates, a user's other targets too; ties count against "
             "the system; averaged over instances, 95 % bootstrap intervals over users; "
             f"{facts['untrained_test_targets']} of {len(self.test)} test targets are items without a training instance: candidates all "
-            "the same, with a score that was never trained."
-            + (
-                f" {facts['unknown_test_targets']} are items unknown to the model, and count as misses."
-                * (facts["unknown_test_targets"] > 0)
-            )
+            f"the same, with a score that was never trained.{unknown if facts['unknown_test_targets'] else ''}"
         )
 
 
