@@ -35,7 +35,7 @@ def baskets(part: Instances) -> dict[tuple[int, int], tuple[set[int], set[int]]]
     found: dict[tuple[int, int], tuple[set[int], set[int]]] = {}
     for place, target in enumerate(part.targets.tolist()):
         where = (int(part.inputs.starts[place]), int(part.inputs.ends[place]))
-        items, taken = found.setdefault(where, ({int(i) for i in part.inputs[place] if i >= FIRST_ITEM}, set()))
+        taken = found.setdefault(where, ({int(i) for i in part.inputs[place] if i >= FIRST_ITEM}, set()))[1]
         if target >= FIRST_ITEM:
             taken.add(target)
     return found

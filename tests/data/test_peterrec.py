@@ -48,12 +48,12 @@ def test_classes_become_labels(log: Log, make: Make) -> None:
     dataset = make(file)
     assert dataset.manifest["targets"] == {"kind": "labels", "rows": 4, "users": 4}
     assert read_labels(dataset.path / TARGETS)["label"].to_pylist() == ["0", "1", "0", "1"]
-    with pytest.raises(DataError, match='user 1 .*the target "0" is padding, not an item; take it out, or give --targets labels'):
+    with pytest.raises(DataError, match=r'user 1 .*the target "0" is padding, not an item; take it out, or give --targets labels'):
         make(file, targets="items")
     words = log(b"5,6,,single\n5,,married\n")
     assert make(words, layout="peterrec", targets="labels").manifest["targets"]["kind"] == "labels"
     assert make(words, layout="peterrec").manifest["targets"]["kind"] == "items"  # each met once: no class
-    with pytest.raises(DataError, match="user 1 .*has several targets, and a label is one; give --targets items"):
+    with pytest.raises(DataError, match=r"user 1 .*has several targets, and a label is one; give --targets items"):
         make(log(FILE), targets="labels")
 
 

@@ -16,6 +16,7 @@ from userclue.data.targets import choose_targets, read_targets
 from userclue.errors import DataError
 
 Log = Callable[..., Path]
+DATED = pa.table({"user_id": [1], "item_id": [2], "timestamp": pa.array([3], pa.timestamp("us"))})
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ Log = Callable[..., Path]
         (b"user_id,item_id,timestamp\n1,5,2023-11-14 22:13:20\n", {"user_id": [1], "item_id": [5], "time": [1_700_000_000_000]}),
         (pd.DataFrame({"user_id": [1], "item_id": ["007"]}), {"user_id": [1], "item_id": ["007"]}),
         (pl.LazyFrame({"user_id": ["a"], "item_id": [2**64 - 1], "other": [0.5]}), {"user_id": ["a"], "item_id": [2**64 - 1]}),
-        (pa.table({"user_id": [1], "item_id": [2], "timestamp": pa.array([3], pa.timestamp("us"))}), {"user_id": [1], "item_id": [2], "time": [0]}),
+        (DATED, {"user_id": [1], "item_id": [2], "time": [0]}),
     ],
 )  # fmt: skip
 def test_targets(log: Log, source: Any, expected: dict[str, list[Any]]) -> None:

@@ -23,6 +23,7 @@ from userclue.nn.heads import reset_linear_layers
 from userclue.tasks.base import FittedModel, owners, recommend_items
 
 SPLITS = ("user", "instance")
+SHARES = "80/5/15"  # what profiling calls its split by user, and so taken here too
 PARTS = ("train", "valid", "test")
 
 
@@ -80,10 +81,11 @@ class ColdStart:
     ) -> None:
         """Join `table` (user_id, item_id, perhaps time; see read_targets) to the dataset's users by id, choose targets, split 80/5/15.
 
-        split: `user` (all instances of a user in one part) or `instance` (the paper's, V-A-4). With `fitted`, its target items and its
-        split are kept: users (or instances) it has never met are tested on. Raises UsageError for another split, DataError when no
-        target fits a user, or none has a history before it.
+        split: `user` or `80/5/15` (all instances of a user in one part), or `instance` (the paper's, V-A-4). With `fitted`, its target
+        items and its split are kept: users (or instances) it has never met are tested on. Raises UsageError for another split, DataError
+        when no target fits a user, or none has a history before it.
         """
+        split = "user" if split == SHARES else split
         if split not in SPLITS:
             raise UsageError(f"unknown split {split} for {self.name}; known: {', '.join(SPLITS)}")
         self.split, self.seed, self.label, self.max_targets = split, settings.seed, label, settings.max_targets
