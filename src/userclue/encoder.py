@@ -17,7 +17,6 @@ from userclue.data.store import Sequences
 from userclue.data.vocabulary import FIRST_ITEM, UNK, Vocabulary
 from userclue.errors import ArtifactError, UsageError
 from userclue.nn.backbones import build_backbone
-from userclue.nn.dropout import dropout
 from userclue.nn.embedding import SequenceEmbedding
 from userclue.nn.layout import Layout
 from userclue.train.journal import Row
@@ -88,8 +87,7 @@ class UserEncoder(nn.Module):
 
     def _embed(self, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Layout]:
         layout = Layout.of(batch)
-        x = self.embedding(batch.tokens, layout.from_end)
-        return dropout(x, self.config.dropout, generator), layout
+        return self.embedding(batch.tokens, layout.from_end, self.config.dropout, generator), layout
 
     @torch.inference_mode()
     def vectors(self, sequences: Sequences) -> np.ndarray:

@@ -2,11 +2,12 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, relu
 
 from userclue.config import EncoderConfig
 from userclue.nn.attention import attend, attend_last
-from userclue.nn.dropout import add_dropout, relu_dropout
+from userclue.nn.dropout import dropout
+from userclue.nn.fused import ORDER, Shape, fits_whole, fused_block
 from userclue.nn.layout import Layout
 
 
@@ -17,6 +18,7 @@ class Block(nn.Module):
         super().__init__()
         dim = config.dim
         self.heads, self.p, self.norm_first, self.causal = config.heads, config.dropout, config.norm == "pre", config.causal
+        self.shape = Shape(config.heads, config.dropout, config.norm == "post", config.causal)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
         self.ff1 = nn.Linear(dim, dim)
@@ -26,14 +28,17 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, generator: torch.Generator | None, last_only: bool) -> Tensor:
         """[N, D] → [N, D], or [B, D] for the UR tokens alone: only their queries are ever formed then."""
+        if fits_whole(x):
+            weights = [parameter for name in ORDER for parameter in (getattr(self, name).weight, getattr(self, name).bias)]
+            return fused_block(x, layout, weights, self.shape, generator, last_only)
         h = self.norm1(x) if self.norm_first else x
         residual = x.index_select(0, layout.last) if last_only else x
-        x = add_dropout(residual, self.out(self._attend(h, layout, generator, last_only)), self.p, generator)
+        x = residual + dropout(self.out(self._attend(h, layout, generator, last_only)), self.p, generator)
         if not self.norm_first:
             x = self.norm1(x)
         h = self.norm2(x) if self.norm_first else x
-        h = self.ff2(relu_dropout(self.ff1(h), self.p, generator))
-        x = add_dropout(x, h, self.p, generator)
+        h = self.ff2(dropout(relu(self.ff1(h)), self.p, generator))
+        x = x + dropout(h, self.p, generator)
         out: Tensor = x if self.norm_first else self.norm2(x)
         return out
 
