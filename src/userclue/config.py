@@ -148,6 +148,8 @@ class FinetuneSettings(TrainSettings):
     train_fraction: float = Field(1.0, gt=0, le=1, description="share of the training users to learn from")
     head: Literal["linear", "tied"] = Field("linear", description="sequential: a head of its own, or the item embeddings")
     prefixes: int = Field(4, ge=1, description="sequential: training instances drawn from each user an epoch")
+    max_targets: int = Field(3, ge=1, description="cold-start: targets of a user that become instances (paper V-A-1: g)")
+    before_target: bool = Field(True, description="cold-start: where both logs have times, read only events before the target")
     with_scratch: bool = Field(False, description="fit the same network from a random start too, to see what pre-training is worth")
     dropout: float | None = Field(None, ge=0, lt=1, description="in fine-tuning; the model's own if not given")
 
