@@ -32,7 +32,7 @@ ORDER = [
     ("index",),
     ("report",),
     ("data",),
-    ("losses",),
+    ("losses", "item_losses"),
     ("config",),
     ("files",),
     ("errors",),

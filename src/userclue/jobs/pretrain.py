@@ -76,9 +76,10 @@ def pretrain(
 def pretrain_settings(preset: str = "paper", **overrides: Any) -> PretrainSettings:
     """Preset, then overrides, then the default budget; every part checked."""
     settings = PretrainSettings.of({**preset_values(PRETRAIN_PRESETS, preset), **overrides})
-    for name, family in (("objective", OBJECTIVES), ("view", VIEWS)):
-        if getattr(settings, name) not in family:
-            raise UsageError(f"unknown {name} {getattr(settings, name)}; known: {', '.join(family)}")
+    for name, values, family in (("objective", [settings.objective, *settings.parts()], OBJECTIVES), ("view", [settings.view], VIEWS)):
+        for value in values:
+            if value not in family:
+                raise UsageError(f"unknown {name} {value}; known: {', '.join(family)}")
     if settings.epochs is settings.steps is settings.minutes is None:
         settings = settings.model_copy(update={"epochs": DEFAULT_EPOCHS})
     settings.encoder()

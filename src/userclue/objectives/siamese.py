@@ -9,11 +9,12 @@ from userclue.encoder import UserEncoder
 from userclue.losses import negative_cosine
 from userclue.metrics.geometry import alignment, effective_rank, normalised, std_sqrt_d, uniformity
 from userclue.nn.heads import predictor, projector, reset_linear_layers
+from userclue.objectives.base import Objective
 from userclue.train.step import Step
 from userclue.views import VIEWS
 
 
-class Clue(nn.Module):
+class Clue(Objective):
     """Symmetrised negative cosine between the prediction of one view and the detached projection of the other (eq. 7).
 
     `stop_gradient=False` and `predictor=False` are the ablations of Figure 6: both collapse.
@@ -42,6 +43,10 @@ class Clue(nn.Module):
         both = concatenate(self.view(batch, generator), self.view(batch, generator))
         # One pass through the encoder, which has no batch norm; the heads see each view on its own, as their statistics must.
         first, second = self.encoder(both, generator).chunk(2)
+        return self.pair(first, second)
+
+    def pair(self, first: Tensor, second: Tensor) -> Step:
+        """The same from the two encodings of the users, [B, D] each."""
         z1, z2 = self.projector(first), self.projector(second)
         p1, p2 = self.predictor(z1), self.predictor(z2)
         loss = (negative_cosine(p1, self._target(z2)) + negative_cosine(p2, self._target(z1))) / 2
