@@ -113,9 +113,9 @@ class FittedModel(nn.Module):
 class Training(nn.Module):
     """Softmax cross-entropy on the UR state (paper IV-C-2); in `probe` mode the encoder is frozen and only the head learns."""
 
-    def __init__(self, model: FittedModel, mode: str, ignored_target: int) -> None:
+    def __init__(self, model: FittedModel, mode: str, ignored_target: int, positions: str = "last") -> None:
         super().__init__()
-        self.model, self.mode, self.ignored_target = model, mode, ignored_target
+        self.model, self.mode, self.ignored_target, self.positions = model, mode, ignored_target, positions
         if mode == "probe":
             model.encoder.requires_grad_(False)
 
