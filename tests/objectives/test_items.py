@@ -6,13 +6,12 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from userclue.config import PretrainSettings
-from userclue.data.batches import BatchStream, pack
+from userclue.data.batches import BatchStream, pack, places_before_items
 from userclue.data.store import Sequences
 from userclue.data.vocabulary import FIRST_ITEM, MASK, UNK, UR, Vocabulary
 from userclue.encoder import UserEncoder
 from userclue.errors import UsageError
 from userclue.jobs.pretrain import pretrain_settings
-from userclue.objectives.items import next_items
 from userclue.objectives.registry import OBJECTIVES
 from userclue.train.journal import Journal
 from userclue.train.loop import Training
@@ -62,7 +61,7 @@ def test_next_is_the_mean_over_every_item_that_follows_another(tied):
 
 def test_no_place_predicts_past_the_end_of_its_history():
     batch = packed(*HISTORIES)
-    places = next_items(batch.tokens)
+    places = places_before_items(batch.tokens)
     owner = torch.repeat_interleave(torch.arange(4), batch.offsets.diff())
     assert torch.equal(owner[places], owner[places + 1])
     assert not (batch.tokens[places] == UR).any()

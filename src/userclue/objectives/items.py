@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from userclue.config import PretrainSettings
-from userclue.data.batches import Batch
-from userclue.data.vocabulary import FIRST_ITEM, MASK, UR
+from userclue.data.batches import Batch, places_before_items
+from userclue.data.vocabulary import FIRST_ITEM, MASK
 from userclue.encoder import UserEncoder
 from userclue.errors import UsageError
 from userclue.item_losses import binary_cross_entropy, sampled_cross_entropy, softmax_cross_entropy
@@ -94,7 +94,7 @@ class NextItem(ItemPrediction):
 
     def read(self, states: Tensor, batch: Batch, generator: torch.Generator) -> Step:
         """The same from the states [N, D] of the batch's tokens."""
-        places = next_items(batch.tokens)
+        places = places_before_items(batch.tokens)
         return self.predict(states.index_select(0, places), batch.tokens[places + 1], generator)
 
 
@@ -122,8 +122,3 @@ class MaskedItem(ItemPrediction):
         other = torch.randint(FIRST_ITEM, FIRST_ITEM + self.n_items, chosen.shape, generator=generator, device=tokens.device)
         new = torch.where(kind < 0.8, torch.full_like(other, MASK), torch.where(kind < 0.9, other, tokens[chosen]))
         return tokens.index_copy(0, chosen, new), chosen
-
-
-def next_items(tokens: Tensor) -> Tensor:
-    """Places int64 [M] of the packed tokens [N] that a real item of the same history follows."""
-    return torch.nonzero((tokens[1:] >= FIRST_ITEM) & (tokens[:-1] != UR))[:, 0]

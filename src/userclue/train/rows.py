@@ -15,7 +15,7 @@ from userclue.config import TrainSettings
 from userclue.errors import UsageError
 
 # Items from which touching all rows costs more than looking up some: see docs/method.md.
-DENSE_UP_TO = 50_000
+DENSE_UP_TO = 30_000
 ADAGRAD_EPS = 1e-10  # torch.optim.Adagrad's own
 
 
