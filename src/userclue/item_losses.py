@@ -65,7 +65,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if d_states is not None:
                 torch.mm(logits, table, out=d_states[begin : begin + rows]).mul_(scale)
             if d_table is not None:
-                d_table.addmm_(logits.T, x * scale)
+                torch.addmm(d_table, logits.T, x * scale, out=d_table)
             if d_bias is not None:
                 d_bias.addmv_(logits.T, scale[:, 0])
         ctx.save_for_backward(d_states, d_table, d_bias)
