@@ -166,7 +166,8 @@ def test_a_diverging_run_stops_with_a_remedy_and_leaves_nothing(shop: Dataset, s
         ({"dropuot": 0.1}, "unknown setting dropuot; did you mean dropout?"),
         ({"objective": "clu"}, "unknown objective clu; known: clue"),
         ({"backbone": "rnn"}, "backbone"),
-        ({"view": "mask"}, "unknown view mask; known: dropout"),
+        ({"view": "maks"}, "unknown view maks; known: dropout, mask, crop"),
+        ({"view_share": 1.1}, r"view_share: .*less than or equal to 1.*given: 1\.1"),
         ({"dim": 10, "heads": 4}, "dim 10 cannot be shared equally by 4 heads"),
         ({"epochs": 2, "steps": 3}, "give only one of epochs, steps, minutes; got epochs and steps"),
         ({"lr": float("nan")}, "lr: "),
@@ -188,7 +189,9 @@ def test_wrong_settings_are_refused_before_anything_is_made(shop: Dataset, tmp_p
         {"objective": "hybrid", "objectives": {"clue": 1.0, "masked": 2.0}, "item_loss": "bce", "item_updates": "rowwise-adagrad"},
     ],
 )
-def test_objectives_that_predict_items_are_trained_resumed_and_saved(shop: Dataset, small: Settings, tmp_path: Path, given: Settings) -> None:
+def test_objectives_that_predict_items_are_trained_resumed_and_saved(
+    shop: Dataset, small: Settings, tmp_path: Path, given: Settings
+) -> None:
     settings = pretrain_settings(epochs=3, log_every=1, on_collapse="stop", **given, **small)
     whole = run_pretraining(shop, settings, tmp_path / "whole")
     assert not whole.collapsed

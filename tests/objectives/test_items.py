@@ -12,6 +12,7 @@ from userclue.data.vocabulary import FIRST_ITEM, MASK, UNK, UR, Vocabulary
 from userclue.encoder import UserEncoder
 from userclue.errors import UsageError
 from userclue.jobs.pretrain import pretrain_settings
+from userclue.nn.backbones import settled
 from userclue.objectives.registry import OBJECTIVES
 from userclue.train.journal import Journal
 from userclue.train.loop import Training
@@ -205,7 +206,7 @@ def test_a_ring_of_items_is_learned(name, values, accuracy):
 
 def test_the_encoder_becomes_what_the_objective_needs():
     for given, causal in (({"objective": "next"}, True), ({"objective": "masked"}, False), ({}, False), ({"causal": True}, True)):
-        assert pretrain_settings(**given).encoder().causal is causal
+        assert settled(pretrain_settings(**given).encoder()).causal is causal
     with pytest.raises(UsageError, match="next needs causal=true; leave causal out"):
         pretrain_settings(objective="next", causal=False)
     with pytest.raises(UsageError, match="masked needs causal=false"):

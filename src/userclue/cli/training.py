@@ -64,11 +64,7 @@ def pretrain_command(
             {"": "left", "value": "right", "what it tells": "left"},
             [
                 ["steps", f"{result.steps:,}", f"{result.seconds:,.1f} s, {result.users_per_second:,.0f} users/s"],
-                [
-                    "loss",
-                    _number(last, "loss"),
-                    "−1 is perfect agreement of the two views" if settings.objective == "clue" else "less is better",
-                ],
+                ["loss", _number(last, "loss"), _of_loss(settings.objective)],
                 *(
                     [name, f"{last[key]:.3f}", meaning]
                     for name, key, meaning in (
@@ -83,6 +79,12 @@ def pretrain_command(
             ],
         )
         report.show(f"written: {out}", f"next:    userclue embed {shlex.quote(str(out))} EVENTS -o users.parquet")
+
+
+def _of_loss(objective: str) -> str:
+    from userclue.report.figures import SIAMESE
+
+    return "−1 is perfect agreement of the two views" if objective in SIAMESE else "less is better"
 
 
 def _number(row: dict[str, Any], key: str) -> str:

@@ -14,13 +14,13 @@ class Objective(nn.Module):
     """A module made from (encoder, settings, generator) that turns a batch and a generator into a Step.
 
     Where it can do with the encoder's pass over the batch as it stands, it offers one of two methods more, so that `hybrid` needs one
-    pass for several objectives: `pair(first, second)` for two encodings [B, D] of the users, which dropout alone makes differ, and
+    pass for several objectives: `pair(first, second, batch)` for two encodings [B, D] of the batch's users, and
     `read(states, batch, generator)` for the states [N, D] of all tokens.
     """
 
     encoder: UserEncoder
     smallest_batch = 1
-    pair: Callable[[Tensor, Tensor], Step] | None = None
+    pair: Callable[[Tensor, Tensor, Batch], Step] | None = None
     read: Callable[[Tensor, Batch, torch.Generator], Step] | None = None
 
     @property

@@ -68,7 +68,7 @@ class Hybrid(Objective):
         for name, part in self._parts().items():
             if name in self.sharing:
                 if part.pair is not None:
-                    steps[name] = part.pair(first, second)
+                    steps[name] = part.pair(first, second, batch)
                 elif part.read is not None:
                     steps[name] = part.read(states[: len(batch.tokens)], batch, generator)
         return steps
