@@ -68,6 +68,16 @@ def test_two_parts_of_one_kind_keep_both_numbers(batch):
     assert {"clue_loss", "next_loss", "std_sqrt_d", "accuracy"} <= metrics.keys()
 
 
+def test_the_encoder_is_held_once(batch):
+    made = hybrid("clue:1,byol:1,next:1")
+    names = list(made.state_dict())
+    assert not [name for name in names if name.startswith("heads.") and ".encoder." in name]
+    assert sum(name.endswith("encoder.embedding.items.weight") for name in names) == 2  # and byol's target
+    moved = made.float()
+    assert all(part.encoder is moved.encoder for part in moved.heads.values())
+    assert moved(batch(), generator()).loss.dtype == torch.float32
+
+
 def test_what_the_parts_need_the_whole_needs():
     made = hybrid("clue:1,next:0.5")
     assert made.encoder.config.causal

@@ -29,6 +29,10 @@ class Hybrid(Objective):
         super().__init__()
         self.encoder, self.weights = encoder, settings.parts()
         self.heads = nn.ModuleDict({name: family[name](encoder, settings, generator) for name in self.weights})
+        for part in self._parts().values():
+            # The encoder is a sub-module of the hybrid alone, or a checkpoint would hold it once more for each part.
+            del part.encoder
+            part.__dict__["encoder"] = encoder
         self.smallest_batch = max(part.smallest_batch for part in self._parts().values())
         pairs, readers = ([name for name, part in self._parts().items() if getattr(part, way) is not None] for way in ("pair", "read"))
         worth_it = settings.view == "dropout" and pairs and len(pairs) + len(readers) > 1
