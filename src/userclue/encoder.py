@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from userclue.artifact import Artifact, write_artifact
 from userclue.card import model_card
 from userclue.config import EncoderConfig
-from userclue.data.batches import Batch, sorted_batches
+from userclue.data.batches import Batch, sorted_batches, without_ur
 from userclue.data.inputs import open_histories
 from userclue.data.store import Sequences
 from userclue.data.vocabulary import FIRST_ITEM, UNK, Vocabulary
 from userclue.errors import ArtifactError, UsageError
-from userclue.nn.backbones import build_backbone, settled
+from userclue.nn.backbones import BAGS, build_backbone, settled
+from userclue.nn.bags import BagEmbedding
 from userclue.nn.embedding import SequenceEmbedding
 from userclue.nn.layout import Layout
 from userclue.train.journal import Row
@@ -31,7 +32,11 @@ class UserEncoder(nn.Module):
     def __init__(self, config: EncoderConfig, vocabulary: Vocabulary) -> None:
         super().__init__()
         self.config, self.vocabulary = settled(config), vocabulary
-        self.embedding = SequenceEmbedding(len(vocabulary), config.max_len, config.dim)
+        self.embedding: SequenceEmbedding | BagEmbedding
+        if config.backbone in BAGS:
+            self.embedding = BagEmbedding(len(vocabulary), config.dim)
+        else:
+            self.embedding = SequenceEmbedding(len(vocabulary), config.max_len, config.dim)
         self.backbone = build_backbone(self.config)
         self.facts: dict[str, Any] = {}
         self.rows: list[Row] = []
@@ -82,13 +87,17 @@ class UserEncoder(nn.Module):
         return out
 
     def states(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
-        """States of all tokens, [N, D]."""
+        """States of all tokens, [N, D]; where the last item is read out, of all tokens but the UR of each sequence, [N - B, D]."""
         x, layout = self._embed(batch, generator)
         out: Tensor = self.backbone.states(x, layout, generator)
         return out
 
     def _embed(self, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Layout]:
+        if self.config.readout == "item":
+            batch = without_ur(batch)
         layout = Layout.of(batch)
+        if isinstance(self.embedding, BagEmbedding):
+            return self.embedding(batch), layout
         return self.embedding(batch.tokens, layout.from_end, self.config.dropout, generator), layout
 
     @torch.inference_mode()
