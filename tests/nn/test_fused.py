@@ -263,8 +263,7 @@ def test_embedding_is_look_up_and_sum_and_its_mask_is_that_of_its_gradient(spars
     torch.testing.assert_close(items.grad.to_dense(), expected[0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(places.grad, expected[1], rtol=1e-5, atol=1e-5)
     if sparse:
-        assert items.grad.is_coalesced()
-        assert torch.equal(items.grad.indices()[0], tokens.unique())
+        assert torch.equal(items.grad._indices()[0], tokens.unique())  # each row once, in order
 
 
 def test_widths_that_fit_no_vector_take_the_other_form(monkeypatch):
