@@ -1,6 +1,6 @@
 """A fitted model and the plain baselines on the same instances: outcomes, intervals, and the verdict in words."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,10 +8,11 @@ import pyarrow as pa
 from scipy.special import softmax
 
 from userclue.baselines.plain_profiling import PROFILING_BASELINES
-from userclue.baselines.plain_ranking import RANKING_BASELINES
+from userclue.baselines.plain_ranking import RANKING_BASELINES, RankingBaseline
 from userclue.data.splits import Instances
-from userclue.data.store import Dataset, Sequences
+from userclue.data.store import Dataset
 from userclue.data.vocabulary import FIRST_ITEM, Vocabulary
+from userclue.metrics.blocks import InnerProducts, Rows
 from userclue.metrics.bootstrap import Interval
 from userclue.metrics.comparison import Comparison, Outcome, ProfilingOutcome, RankingOutcome, compare
 from userclue.metrics.ranking import RankingResult, full_ranking
@@ -50,11 +51,11 @@ def score_sequential(
 ) -> tuple[dict[str, Any], pa.Table]:
     """The same for next-item instances; `unseen` holds the second view, with the history's items out of the candidates."""
     name = model.facts["system"]
-    rankings = {system: _rank(one.scores, part) for system, one in {name: model, **rivals}.items()}
+    rankings = {system: _rank(one.inner_products(part.inputs), part) for system, one in {name: model, **rivals}.items()}
     for baseline, kind in RANKING_BASELINES.items() if baselines else ():
         fitted = kind(model.encoder.config.max_len)
         fitted.fit(task.history, len(model.vocabulary))
-        rankings[baseline] = _rank(fitted.scores, part)
+        rankings[baseline] = _rank(_by_rows(fitted, part), part)
     everything = _compared({s: RankingOutcome(r.ranks_all) for s, r in rankings.items()}, name, task.primary, task.seed)
     unseen = _compared({s: RankingOutcome(_unseen(r)) for s, r in rankings.items()}, name, task.primary, task.seed)
     report = _report(everything, name)
@@ -77,8 +78,12 @@ def _ids_of(vocabulary: Vocabulary, indices: np.ndarray) -> pa.Array:
     return vocabulary.table["item_id"].combine_chunks().take(places)
 
 
-def _rank(scores: Callable[[Sequences], np.ndarray], part: Instances) -> RankingResult:
-    return full_ranking(lambda rows: scores(part.inputs.take(rows)), len(part), part.targets, part.inputs)
+def _by_rows(baseline: RankingBaseline, part: Instances) -> Rows:
+    return lambda rows: baseline.scores(part.inputs.take(rows))
+
+
+def _rank(score: Rows | InnerProducts, part: Instances) -> RankingResult:
+    return full_ranking(score, len(part), part.targets, part.inputs)
 
 
 def _unseen(result: RankingResult) -> np.ndarray:

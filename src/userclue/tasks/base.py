@@ -18,8 +18,9 @@ from userclue.data.inputs import Histories
 from userclue.data.splits import Instances
 from userclue.data.store import Sequences
 from userclue.data.vocabulary import UNK, Vocabulary
-from userclue.encoder import UserEncoder, load_tensors
+from userclue.encoder import ENCODE_BATCH, UserEncoder, load_tensors
 from userclue.errors import ArtifactError
+from userclue.metrics.blocks import InnerProducts
 from userclue.train.journal import Row
 from userclue.train.step import Step
 
@@ -85,10 +86,11 @@ class FittedModel(nn.Module):
         return model
 
     @torch.inference_mode()
-    def logits(self, sequences: Sequences, batch_size: int = 256) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(positions int64 [b], logits float32 [b, K]) batch by batch, so that [all users, K] need never exist."""
+    def logits(self, sequences: Sequences) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(positions int64 [b], logits float32 [b, K]) batch by batch, at most 64 MB of them, so that [all users, K] need never exist."""
         device = next(self.parameters()).device
-        for batch in sorted_batches(sequences, batch_size, self.encoder.config.max_len):
+        size = max(1, min(ENCODE_BATCH, (1 << 24) // self.facts["outputs"]))
+        for batch in sorted_batches(sequences, size, self.encoder.config.max_len):
             yield batch.users.numpy(), self(batch.to(device)).float().cpu().numpy()
 
     def scores(self, sequences: Sequences) -> np.ndarray:
@@ -97,6 +99,11 @@ class FittedModel(nn.Module):
         for users, logits in self.logits(sequences):
             out[users] = logits
         return out
+
+    def inner_products(self, sequences: Sequences) -> InnerProducts:
+        """The same logits for ranking: vectors of `sequences` and rows of a linear head, to be multiplied a block at a time."""
+        weight, bias = (getattr(self.head, name).detach() for name in ("weight", "bias"))
+        return InnerProducts(lambda rows: self.encoder.vectors(sequences.take(rows)), weight, bias)
 
     def mean_loss(self, part: Instances) -> float:
         """Mean cross-entropy on a part, in nats; instances whose target is unknown to the model are left out."""

@@ -12,12 +12,12 @@ from userclue.data.batches import Source
 from userclue.data.inputs import open_histories
 from userclue.data.splits import leave_one_out, time_split
 from userclue.data.store import Dataset, Sequences
-from userclue.data.vocabulary import FIRST_ITEM, UNK
-from userclue.encoder import UserEncoder
+from userclue.data.vocabulary import UNK
+from userclue.encoder import ENCODE_CHUNK, UserEncoder
 from userclue.errors import DataError, UsageError
-from userclue.metrics.ranking import top_k
+from userclue.metrics.ranking import best_items
 from userclue.nn.heads import reset_linear_layers
-from userclue.tasks.base import FittedModel, chunked_logits
+from userclue.tasks.base import FittedModel
 
 SPLITS = ("leave-one-out", "time")
 
@@ -30,9 +30,14 @@ class TiedHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(encoder.vocabulary)))
         self._table = [encoder.embedding.items]  # in a list, so that the table is not registered here as well
 
+    @property
+    def weight(self) -> Tensor:
+        """[V, D], the encoder's item embeddings."""
+        return self._table[0].weight
+
     def forward(self, x: Tensor) -> Tensor:
         """[B, D] → [B, V]."""
-        return x @ self._table[0].weight.T + self.bias
+        return x @ self.weight.T + self.bias
 
 
 class SequentialModel(FittedModel):
@@ -57,15 +62,12 @@ class SequentialModel(FittedModel):
         items: list[list[Any]] = []
         kept: list[np.ndarray] = []
         with open_histories(histories, self.vocabulary, **columns) as opened:
-            for sequences, scores in chunked_logits(self, opened):
-                scores[:, :FIRST_ITEM] = -np.inf
-                if filter_seen:
-                    flat, _ = sequences.gather()
-                    scores[np.repeat(np.arange(len(sequences)), sequences.lengths), flat] = -np.inf
-                best = top_k(scores, k)
-                values = np.take_along_axis(scores, best, axis=1)
-                for row, value in zip(best, values, strict=True):
-                    items.append(self.vocabulary.ids(row[np.isfinite(value)]).to_pylist())
+            for sequences, _ in opened.chunks(ENCODE_CHUNK):
+                best, values = best_items(self.inner_products(sequences), len(sequences), k, sequences if filter_seen else None)
+                candidates = np.isfinite(values)
+                ids = self.vocabulary.ids(best[candidates]).to_pylist()
+                ends = np.cumsum(np.count_nonzero(candidates, axis=1)).tolist()
+                items += [ids[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
                 kept.append(values)
         return items, np.concatenate(kept) if kept else np.empty((0, k), dtype=np.float32)
 
