@@ -23,6 +23,7 @@ ORDER = [
     ("objectives",),
     ("tasks",),
     ("encoder",),
+    ("encoding",),
     ("artifact",),
     ("card",),
     ("nn",),
@@ -34,7 +35,7 @@ ORDER = [
     ("data",),
     ("losses",),
     ("config",),
-    ("files",),
+    ("files", "workers"),
     ("errors",),
     ("version",),
 ]

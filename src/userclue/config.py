@@ -133,6 +133,16 @@ class FinetuneSettings(TrainSettings):
     dropout: float | None = Field(None, ge=0, lt=1, description="in fine-tuning; the model's own if not given")
 
 
+class EmbedSettings(Settings):
+    """How `embed` does its work; none of it shows in the vectors, but for a GPU's rounding."""
+
+    device: str = Field("auto", description="auto, cpu or cuda")
+    workers: int | None = Field(None, ge=1, description="processes that share the users out on a CPU; as many as threads and as pay")
+    checkpoint_every: int | None = Field(
+        None, ge=1, description="users after which what is done is kept, so that the same command goes on after a kill"
+    )
+
+
 PRETRAIN_PRESETS: dict[str, dict[str, Any]] = {"paper": {}}
 FINETUNE_PRESETS: dict[str, dict[str, Any]] = {"paper": {}}
 

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from userclue import encoding
 from userclue.artifact import Artifact
 from userclue.data.prepare import prepare
 from userclue.data.store import Dataset
 from userclue.encoder import UserEncoder
 from userclue.errors import ArtifactError, DataError, UsageError
-from userclue.jobs import embed as embed_job
 from userclue.jobs.embed import embed
 
 Log = Callable[..., pa.Table]
@@ -96,7 +96,7 @@ def test_a_history_has_one_vector_whatever_file_or_batch_it_is_in(
     embed(model, tmp_path / "events.parquet", tmp_path / "shuffled.parquet")
     alone = log.filter(pa.compute.equal(log["user_id"], 17))
     embed(model, alone, tmp_path / "alone.parquet")
-    monkeypatch.setattr(embed_job, "ENCODE_CHUNK", 7)
+    monkeypatch.setattr(encoding, "ENCODE_CHUNK", 7)
     embed(model, shop, tmp_path / "pieces.parquet")
     for name in ("shuffled", "alone", "pieces"):
         found = vectors_in(tmp_path / f"{name}.parquet")

@@ -13,7 +13,8 @@ from userclue.data.inputs import open_histories
 from userclue.data.splits import leave_one_out, time_split
 from userclue.data.store import Dataset, Sequences
 from userclue.data.vocabulary import UNK
-from userclue.encoder import ENCODE_CHUNK, UserEncoder
+from userclue.encoder import UserEncoder
+from userclue.encoding import ENCODE_CHUNK
 from userclue.errors import DataError, UsageError
 from userclue.metrics.ranking import best_items
 from userclue.nn.heads import reset_linear_layers
