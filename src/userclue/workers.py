@@ -71,9 +71,10 @@ class Workers:
 
         def ask(request: dict[str, Any]) -> Answer:
             worker = idle.get()
-            answer = worker.ask(request)
-            idle.put(worker)
-            return answer
+            try:
+                return worker.ask(request)
+            finally:
+                idle.put(worker)
 
         under_way: deque[Future[Answer]] = deque()
         with ThreadPoolExecutor(self._count) as threads:
@@ -85,9 +86,10 @@ class Workers:
                 while under_way:
                     yield under_way.popleft().result()
             except BaseException:
-                # Without its process no thread waits any longer, and what is not begun never will be.
-                threads.shutdown(wait=False, cancel_futures=True)
-                self._end()
+                # Without the processes no thread waits any longer, and what is not begun never will be.
+                for worker in self._workers:
+                    worker.kill()
+                threads.shutdown(cancel_futures=True)
                 raise
 
 
@@ -137,6 +139,9 @@ class _Worker:
         self._errors.seek(0)
         last = self._errors.read().decode(errors="replace").strip().rpartition("\n")[2]
         return RuntimeError(f"a worker process ended with code {code}: {last}")
+
+    def kill(self) -> None:
+        self._process.kill()
 
     def end(self) -> None:
         self._process.kill()
