@@ -46,11 +46,14 @@ class EncoderConfig(Settings):
     max_len: int = Field(50, ge=1, le=100_000)
     dropout: float = Field(0.5, ge=0, lt=1)
     norm: Literal["pre", "post"] = "pre"
-    causal: bool = False
+    causal: bool | None = None
+    dilation: Literal["growing", "repeated"] = "growing"
+    filter_heights: int = Field(5, ge=1)
+    adapters: bool = False
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
-        if self.dim % self.heads:
+        if self.backbone == "transformer" and self.dim % self.heads:
             raise ValueError(f"dim {self.dim} cannot be shared equally by {self.heads} heads; choose a multiple of heads")
         return self
 
@@ -84,7 +87,7 @@ class PretrainSettings(TrainSettings):
     """Settings of `pretrain`; the defaults are the paper's (IV-A, V-A): d=64, 2 blocks, 4 heads, dropout 0.5, batch 64, Adam 1e-3."""
 
     objective: str = Field("clue", description="what is minimised")
-    backbone: str = Field("transformer", description="network from items to states")
+    backbone: str = Field("transformer", description="network from items to states: transformer, gru, nextitnet or caser")
     view: str = Field("dropout", description="how the two views of a user differ")
     max_len: int = Field(50, ge=1, le=100_000, description="most recent items read of a history")
     dim: int = Field(64, ge=1, le=65_536, description="width of the vectors")
@@ -92,7 +95,11 @@ class PretrainSettings(TrainSettings):
     heads: int = Field(4, ge=1, description="attention heads")
     dropout: float = Field(0.5, ge=0, lt=1, description="probability; it also makes the views differ")
     norm: Literal["pre", "post"] = Field("pre", description="LayerNorm before (as SASRec) or after each sub-layer")
-    causal: bool = Field(False, description="each token sees only itself and what came before it")
+    causal: bool | None = Field(
+        None, description="each token sees only itself and what came before it; if not given, what the backbone is by default"
+    )
+    dilation: Literal["growing", "repeated"] = Field("growing", description="nextitnet: 1, 4, 16 … from block to block, or 1, 4 in turn")
+    filter_heights: int = Field(5, ge=1, description="caser: horizontal filters over 1 … this many tokens")
     predictor_dim: int | None = Field(None, ge=1, description="width inside the predictor; dim / 4 if not given")
     projector_norm: Literal["all", "hidden"] = Field(
         "all", description="batch norm after every layer of the projector, or not after the last"
@@ -115,14 +122,14 @@ class PretrainSettings(TrainSettings):
 
     def encoder(self) -> EncoderConfig:
         """The part that shapes the encoder; UsageError when it does not fit together."""
-        return EncoderConfig.of({name: getattr(self, name) for name in EncoderConfig.model_fields})
+        return EncoderConfig.of({name: getattr(self, name) for name in EncoderConfig.model_fields if name in type(self).model_fields})
 
 
 class FinetuneSettings(TrainSettings):
     """Settings of `finetune` (paper IV-C, V-A: softmax cross-entropy on the UR state, Adam 1e-3, batch 64)."""
 
-    mode: Literal["finetune", "probe", "scratch"] = Field(
-        "finetune", description="whole encoder, frozen encoder, or random start (CLUEZero)"
+    mode: Literal["finetune", "probe", "adapter", "scratch"] = Field(
+        "finetune", description="whole encoder, frozen encoder, frozen but for patches (PeterRec), or random start (CLUEZero)"
     )
     patience: int = Field(5, ge=1, description="epochs without a better validation log-loss before stopping")
     min_epochs: int = Field(3, ge=1, description="epochs before it may stop")

@@ -46,6 +46,7 @@ def test_the_way_from_a_log_to_a_report_names_the_next_step(
     fitted = run("finetune", "model", "data", "--task", "sequential", "-o", "fitted/next", "--epochs", 1)
     assert "sequential: next item, 60 test users" in fitted.out
     assert "finetune sequential: step 1/" in fitted.err
+    assert "parameters were trained (finetune)." in fitted.out
     written = run("report", "model", "fitted/next", "-o", "pages/report.html")
     assert "written: pages/report.html" in written.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "fitted", "model", "pages", "users.parquet"]

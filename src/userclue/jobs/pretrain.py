@@ -18,6 +18,7 @@ from userclue.encoder import UserEncoder
 from userclue.errors import DataError, UsageError
 from userclue.files import lock, refuse_existing
 from userclue.metrics.geometry import effective_rank
+from userclue.nn.backbones import settled
 from userclue.nn.native import describe
 from userclue.objectives.registry import OBJECTIVES
 from userclue.train.checkpoint import Checkpoints
@@ -81,7 +82,7 @@ def pretrain_settings(preset: str = "paper", **overrides: Any) -> PretrainSettin
             raise UsageError(f"unknown {name} {getattr(settings, name)}; known: {', '.join(family)}")
     if settings.epochs is settings.steps is settings.minutes is None:
         settings = settings.model_copy(update={"epochs": DEFAULT_EPOCHS})
-    settings.encoder()
+    settled(settings.encoder())
     return settings
 
 
