@@ -71,7 +71,7 @@ class TrainSettings(Settings):
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
     schedule: Literal["constant", "cosine"] = Field("constant", description="course of the learning rate")
     clip_norm: float | None = Field(None, gt=0, description="largest gradient norm")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the forward pass")
+    precision: Literal["float32", "tf32", "bfloat16"] = Field("float32", description="of the matrix products; tf32 is for a GPU")
     device: str = Field("auto", description="auto, cpu or cuda")
     seed: int = Field(0, ge=0, description="of everything random; same seed, same machine, same result")
 

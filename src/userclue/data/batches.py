@@ -40,6 +40,11 @@ class Batch:
         moved = {name: getattr(self, name).to(device, non_blocking=True) for name in ("tokens", "offsets", "users")}
         return replace(self, **moved, targets=None if self.targets is None else self.targets.to(device, non_blocking=True))
 
+    def pinned(self) -> "Batch":
+        """The same batch in page-locked memory, from which a copy to a GPU need not be waited for."""
+        tensors = {name: getattr(self, name) for name in ("tokens", "offsets", "users", "targets")}
+        return replace(self, **{name: None if tensor is None else tensor.pin_memory() for name, tensor in tensors.items()})
+
 
 def concatenate(first: Batch, second: Batch) -> Batch:
     """Both batches as one of B1 + B2 sequences, for one pass through the parts without batch normalisation."""

@@ -1,7 +1,16 @@
 """Heads of pre-training: projector and predictor (paper IV-A-1c, IV-A-2), and the linear heads of transfer."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation in float32 whatever the precision around it: moments of a batch need more than bfloat16's 8 bits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, D] → [B, D]."""
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float() if x.dtype == torch.bfloat16 else x)
 
 
 def projector(dim: int, norm_output: bool = True) -> nn.Sequential:
@@ -12,10 +21,10 @@ def projector(dim: int, norm_output: bool = True) -> nn.Sequential:
     """
     layers: list[nn.Module] = []
     for _ in range(2):
-        layers += [nn.Linear(dim, dim, bias=False), nn.BatchNorm1d(dim), nn.ReLU(inplace=True)]
+        layers += [nn.Linear(dim, dim, bias=False), BatchNorm(dim), nn.ReLU(inplace=True)]
     layers.append(nn.Linear(dim, dim, bias=False))
     if norm_output:
-        layers.append(nn.BatchNorm1d(dim, affine=False))
+        layers.append(BatchNorm(dim, affine=False))
     return nn.Sequential(*layers)
 
 
@@ -23,7 +32,7 @@ def predictor(dim: int, hidden: int) -> nn.Sequential:
     """IV-A-2: "a 2 FC layer equipped with BN operation"; a bottleneck D → hidden → D, BN inside, none at the output (SimSiam)."""
     return nn.Sequential(
         nn.Linear(dim, hidden, bias=False),
-        nn.BatchNorm1d(hidden),
+        BatchNorm(hidden),
         nn.ReLU(inplace=True),
         nn.Linear(hidden, dim),
     )
