@@ -33,7 +33,7 @@ ORDER = [
     ("index",),
     ("report",),
     ("data",),
-    ("losses",),
+    ("losses", "view_losses"),
     ("config",),
     ("files", "workers"),
     ("errors",),

@@ -88,7 +88,12 @@ class PretrainSettings(TrainSettings):
 
     objective: str = Field("clue", description="what is minimised")
     backbone: str = Field("transformer", description="network from items to states: transformer, gru, nextitnet or caser")
-    view: str = Field("dropout", description="how the two views of a user differ")
+    view: str = Field(
+        "dropout", description="how a user's two views differ: dropout, mask, crop, crop-keep, permute, window, or several joined by +"
+    )
+    view_share: float | None = Field(
+        None, ge=0, le=1, description="share of the items a view masks, drops (crop-keep: keeps) or permutes; each view's own if not given"
+    )
     max_len: int = Field(50, ge=1, le=100_000, description="most recent items read of a history")
     dim: int = Field(64, ge=1, le=65_536, description="width of the vectors")
     blocks: int = Field(2, ge=1, le=256, description="layers of the backbone")
@@ -100,12 +105,19 @@ class PretrainSettings(TrainSettings):
     )
     dilation: Literal["growing", "repeated"] = Field("growing", description="nextitnet: 1, 4, 16 … from block to block, or 1, 4 in turn")
     filter_heights: int = Field(5, ge=1, description="caser: horizontal filters over 1 … this many tokens")
-    predictor_dim: int | None = Field(None, ge=1, description="width inside the predictor; dim / 4 if not given")
-    projector_norm: Literal["all", "hidden"] = Field(
-        "all", description="batch norm after every layer of the projector, or not after the last"
+    predictor_dim: int | None = Field(None, ge=1, description="width inside the predictor; if not given dim / 4 for clue, 2 dim for byol")
+    projector_dim: int | None = Field(None, ge=1, description="width of the projector's layers; the objective's own if not given")
+    projector_norm: Literal["all", "hidden"] | None = Field(
+        None, description="batch norm after every layer of the projector (clue), or not after the last (the others)"
     )
-    stop_gradient: bool = Field(True, description="off only for the ablation of Figure 6: it collapses")
-    predictor: bool = Field(True, description="off only for the ablation of Figure 6: it collapses")
+    stop_gradient: bool = Field(True, description="of clue; off only for the ablation of Figure 6: it collapses")
+    predictor: bool = Field(True, description="of clue; off only for the ablation of Figure 6: it collapses")
+    target_momentum: float = Field(0.996, ge=0, le=1, description="of byol's target at the start; it rises to 1 by a cosine")
+    temperature: float = Field(0.1, gt=0, description="of infonce")
+    invariance_weight: float = Field(25.0, ge=0, description="of vicreg: the views' distance")
+    variance_weight: float = Field(25.0, ge=0, description="of vicreg: columns that spread less than 1")
+    covariance_weight: float = Field(1.0, ge=0, description="of vicreg: covariance of columns")
+    redundancy_weight: float = Field(5e-3, ge=0, description="of barlow: correlation of different columns")
     hold_out: int = Field(2, ge=0, description="last events of each user kept from pre-training, so that leave-one-out stays honest")
     until: str | None = Field(None, description="pre-train on events before this time only (ISO or epoch)")
     log_every: int = Field(50, ge=1, description="steps between logged rows")
@@ -136,6 +148,8 @@ class FinetuneSettings(TrainSettings):
     train_fraction: float = Field(1.0, gt=0, le=1, description="share of the training users to learn from")
     head: Literal["linear", "tied"] = Field("linear", description="sequential: a head of its own, or the item embeddings")
     prefixes: int = Field(4, ge=1, description="sequential: training instances drawn from each user an epoch")
+    max_targets: int = Field(3, ge=1, description="cold-start: targets of a user that become instances (paper V-A-1: g)")
+    before_target: bool = Field(True, description="cold-start: where both logs have times, read only events before the target")
     with_scratch: bool = Field(False, description="fit the same network from a random start too, to see what pre-training is worth")
     dropout: float | None = Field(None, ge=0, lt=1, description="in fine-tuning; the model's own if not given")
 

@@ -75,6 +75,11 @@ class Sequences:
         """Each sequence without its most recent `n` events, never shorter than none."""
         return Sequences(self.items, self.starts, np.maximum(self.starts, self.ends - n))
 
+    def distinct(self) -> tuple["Sequences", np.ndarray]:
+        """The different pieces of `items` that the sequences are, and which of them each sequence is, int64 [B]."""
+        _, firsts, which = np.unique(np.stack([self.starts, self.ends], axis=1), axis=0, return_index=True, return_inverse=True)
+        return self.take(firsts), which.reshape(-1)
+
     def gather(self) -> tuple[np.ndarray, np.ndarray]:
         """Copy into (flat items int32 [N], offsets int64 [B+1]), contiguous and in order."""
         return gather(self.items, self.starts, self.ends)
@@ -211,6 +216,14 @@ class Dataset:
     def users(self) -> pa.ChunkedArray:
         """User ids in their original type; position u is user u."""
         return self.user_table["user_id"]
+
+    @cached_property
+    def people(self) -> np.ndarray | None:
+        """For windowed data, int64 [n_users]: whose window each is, alike for the windows of one person; None for whole histories."""
+        if "source_user" not in self.user_table.column_names:
+            return None
+        codes: np.ndarray = self.user_table["source_user"].combine_chunks().dictionary_encode().indices.to_numpy()
+        return codes.astype(np.int64)
 
     @cached_property
     def _user_lookup(self) -> Lookup:

@@ -14,13 +14,15 @@ from userclue.artifact import Artifact, write_artifact
 from userclue.card import model_card
 from userclue.config import FinetuneSettings
 from userclue.data.batches import Batch, Source, sorted_batches
-from userclue.data.inputs import Histories
+from userclue.data.inputs import Histories, open_histories
 from userclue.data.splits import Instances
 from userclue.data.store import Sequences
 from userclue.data.vocabulary import UNK, Vocabulary
 from userclue.encoder import ENCODE_BATCH, UserEncoder, load_tensors
-from userclue.errors import ArtifactError
+from userclue.encoding import ENCODE_CHUNK
+from userclue.errors import ArtifactError, UsageError
 from userclue.metrics.blocks import InnerProducts
+from userclue.metrics.ranking import best_items
 from userclue.nn.adapters import adapted_parameters
 from userclue.train.journal import Row
 from userclue.train.step import Step
@@ -51,6 +53,10 @@ class FittedModel(nn.Module):
         """The head that `facts` describe, its weights to be loaded: a linear layer D → K."""
         return nn.Linear(encoder.config.dim, facts["outputs"])
 
+    def own_tables(self) -> Mapping[str, pa.Table]:
+        """Tables without which the model cannot be loaded, by file name."""
+        return {}
+
     def save_pretrained(self, path: str | Path, *, overwrite: bool = False, tables: Mapping[str, pa.Table] | None = None) -> Artifact:
         """Write the fitted model's folder; UsageError when it exists and `overwrite` is not set."""
         config = self.encoder.to_config()
@@ -63,7 +69,7 @@ class FittedModel(nn.Module):
             rows=self.rows,
             card=model_card(config, self.vocabulary.n_items, self.rows[-1] if self.rows else {}, self.facts),
             documents={"task.json": self.facts},
-            tables=tables,
+            tables={**self.own_tables(), **(tables or {})},
             overwrite=overwrite,
         )
 
@@ -102,9 +108,17 @@ class FittedModel(nn.Module):
         return out
 
     def inner_products(self, sequences: Sequences) -> InnerProducts:
-        """The same logits for ranking: vectors of `sequences` and rows of a linear head, to be multiplied a block at a time."""
+        """The same logits for ranking: vectors of `sequences` and rows of a linear head, to be multiplied a block at a time.
+
+        A history that several sequences share is encoded once.
+        """
+
+        def vectors(rows: np.ndarray) -> np.ndarray:
+            histories, which = sequences.take(rows).distinct()
+            return np.asarray(self.encoder.vectors(histories)[which])
+
         weight, bias = (getattr(self.head, name).detach() for name in ("weight", "bias"))
-        return InnerProducts(lambda rows: self.encoder.vectors(sequences.take(rows)), weight, bias)
+        return InnerProducts(vectors, weight, bias)
 
     def mean_loss(self, part: Instances) -> float:
         """Mean cross-entropy on a part, in nats; instances whose target is unknown to the model are left out."""
@@ -162,6 +176,32 @@ class Task(Protocol):
 
     def facts(self) -> dict[str, Any]:
         """What task.json says of the data and the split."""
+
+
+def recommend_items(
+    model: FittedModel, candidates: Vocabulary, histories: Any, k: int, seen: np.ndarray | None, **columns: Any
+) -> tuple[list[list[Any]], np.ndarray]:
+    """The k best candidates of each user, best first: (ids [n_users][k], scores float32 [n_users, k]).
+
+    seen: int [V] or None, the candidate that each item of a history takes out of the answer (a special token: none). Where fewer
+    than k candidates remain, the list is shorter and its scores end in −inf. Raises UsageError for k < 1.
+    """
+    if k < 1:
+        raise UsageError(f"k must be at least 1; got {k}")
+    k = min(k, candidates.n_items)
+    items: list[list[Any]] = []
+    kept: list[np.ndarray] = []
+    with open_histories(histories, model.vocabulary, **columns) as opened:
+        for sequences, _ in opened.chunks(ENCODE_CHUNK):
+            flat, offsets = sequences.gather()
+            taken_out = None if seen is None else Sequences.from_offsets(seen[flat], offsets)
+            best, values = best_items(model.inner_products(sequences), len(sequences), k, taken_out)
+            left = np.isfinite(values)
+            ids = candidates.ids(best[left]).to_pylist()
+            ends = np.cumsum(np.count_nonzero(left, axis=1)).tolist()
+            items += [ids[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+            kept.append(values)
+    return items, np.concatenate(kept) if kept else np.empty((0, k), dtype=np.float32)
 
 
 def chunked_logits(model: FittedModel, opened: Histories, size: int = 8192) -> Iterator[tuple[Sequences, np.ndarray]]:

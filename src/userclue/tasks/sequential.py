@@ -9,16 +9,13 @@ from torch import Tensor, nn
 
 from userclue.config import FinetuneSettings
 from userclue.data.batches import Source
-from userclue.data.inputs import open_histories
 from userclue.data.splits import leave_one_out, time_split
 from userclue.data.store import Dataset, Sequences
 from userclue.data.vocabulary import UNK
 from userclue.encoder import UserEncoder
-from userclue.encoding import ENCODE_CHUNK
 from userclue.errors import DataError, UsageError
-from userclue.metrics.ranking import best_items
 from userclue.nn.heads import reset_linear_layers
-from userclue.tasks.base import FittedModel
+from userclue.tasks.base import FittedModel, recommend_items
 
 SPLITS = ("leave-one-out", "time")
 
@@ -57,20 +54,8 @@ class SequentialModel(FittedModel):
         `filter_seen` leaves out what the history holds. `histories` as for UserEncoder.encode. Where fewer than k items
         remain, the list is shorter and its scores end in −inf. Raises UsageError for k < 1.
         """
-        if k < 1:
-            raise UsageError(f"k must be at least 1; got {k}")
-        k = min(k, self.vocabulary.n_items)
-        items: list[list[Any]] = []
-        kept: list[np.ndarray] = []
-        with open_histories(histories, self.vocabulary, **columns) as opened:
-            for sequences, _ in opened.chunks(ENCODE_CHUNK):
-                best, values = best_items(self.inner_products(sequences), len(sequences), k, sequences if filter_seen else None)
-                candidates = np.isfinite(values)
-                ids = self.vocabulary.ids(best[candidates]).to_pylist()
-                ends = np.cumsum(np.count_nonzero(candidates, axis=1)).tolist()
-                items += [ids[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
-                kept.append(values)
-        return items, np.concatenate(kept) if kept else np.empty((0, k), dtype=np.float32)
+        everything = np.arange(len(self.vocabulary))
+        return recommend_items(self, self.vocabulary, histories, k, everything if filter_seen else None, **columns)
 
 
 class Sequential:
