@@ -269,7 +269,7 @@ def _fit(
     journal = Journal((watch.row,))
     stopping = _EarlyStopping(model, task, settings, journal)
     run = Run(
-        Training(model, settings.mode, task.ignored_target),
+        Training(model, settings.mode, task.ignored_target, settings.positions if task.name == "sequential" else "last"),
         BatchStream(
             source=task.source,
             n_sequences=task.n_train,

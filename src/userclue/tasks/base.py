@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from userclue.artifact import Artifact, write_artifact
 from userclue.card import model_card
 from userclue.config import FinetuneSettings
-from userclue.data.batches import Batch, Source, sorted_batches
+from userclue.data.batches import Batch, Source, places_before_items, sorted_batches
 from userclue.data.inputs import Histories, open_histories
 from userclue.data.splits import Instances
 from userclue.data.store import Sequences
@@ -21,6 +21,7 @@ from userclue.data.vocabulary import UNK, Vocabulary
 from userclue.encoder import ENCODE_BATCH, UserEncoder, load_tensors
 from userclue.encoding import ENCODE_CHUNK
 from userclue.errors import ArtifactError, UsageError
+from userclue.item_losses import softmax_cross_entropy
 from userclue.metrics.blocks import InnerProducts
 from userclue.metrics.ranking import best_items
 from userclue.nn.adapters import adapted_parameters
@@ -137,22 +138,39 @@ class Training(nn.Module):
 
     In `probe` mode the encoder is frozen and only the head learns; in `adapter` mode its patches and second LayerNorms learn too
     (PeterRec, section 3.3).
+
+    With `positions="all"` the state at each item of the history predicts the item after it as well, by the same head.
     """
 
-    def __init__(self, model: FittedModel, mode: str, ignored_target: int) -> None:
+    def __init__(self, model: FittedModel, mode: str, ignored_target: int, positions: str = "last") -> None:
         super().__init__()
-        self.model, self.mode, self.ignored_target = model, mode, ignored_target
+        self.model, self.mode, self.ignored_target, self.positions = model, mode, ignored_target, positions
         if mode in ("probe", "adapter"):
             model.encoder.requires_grad_(False)
         if mode == "adapter":
             for parameter in adapted_parameters(model.encoder.backbone):
                 parameter.requires_grad_(True)
 
+    @property
+    def reads_whole_table(self) -> bool:
+        """Whether the head scores by the item table, so that every row of it gets a gradient."""
+        return bool(getattr(self.model.head, "reads_whole_table", False))
+
     def forward(self, batch: Batch, generator: torch.Generator) -> Step:
         """One step on B labelled sequences."""
-        logits = self.model(batch, None if self.mode == "probe" else generator)
         assert batch.targets is not None
+        source = None if self.mode == "probe" else generator
+        if self.positions == "all":
+            return self._everywhere(batch, batch.targets, source)
+        logits = self.model(batch, source)
         return Step(cross_entropy(logits, batch.targets, ignore_index=self.ignored_target), dict)
+
+    def _everywhere(self, batch: Batch, targets: Tensor, generator: torch.Generator | None) -> Step:
+        states, places = self.model.encoder.states(batch, generator), places_before_items(batch.tokens)
+        read = states.index_select(0, torch.cat([batch.offsets[1:] - 1, places]))
+        wanted, head = torch.cat([targets, batch.tokens[places + 1]]), self.model.head
+        loss, accuracy = softmax_cross_entropy(read, head.weight, wanted, head.bias, self.ignored_target)  # type: ignore[arg-type]
+        return Step(loss, lambda: {"accuracy": float(accuracy)})
 
 
 class Task(Protocol):

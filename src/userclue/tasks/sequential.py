@@ -23,6 +23,8 @@ SPLITS = ("leave-one-out", "time")
 class TiedHead(nn.Module):
     """Scores by the inner product with the encoder's own item embeddings, plus a bias an item; the table is not saved twice."""
 
+    reads_whole_table = True
+
     def __init__(self, encoder: UserEncoder) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(len(encoder.vocabulary)))
@@ -116,7 +118,15 @@ class Sequential:
         return draw
 
     def head(self, encoder: UserEncoder, settings: FinetuneSettings, generator: torch.Generator) -> nn.Module:
-        """`linear`: a layer D → V of its own; `tied`: the encoder's item embeddings."""
+        """`linear`: a layer D → V of its own; `tied`: the encoder's item embeddings.
+
+        Raises UsageError when every position is to be learned from and the encoder would see what it is to predict.
+        """
+        if settings.positions == "all" and not encoder.config.causal:
+            raise UsageError(
+                "positions=all learns each item from those before it, but this encoder was pre-trained to read both ways; pre-train with "
+                "--causal (or --objective next), or leave positions at last"
+            )
         if settings.head == "tied":
             return TiedHead(encoder)
         head = nn.Linear(encoder.config.dim, self.outputs)
