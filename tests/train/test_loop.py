@@ -123,6 +123,25 @@ def test_bfloat16_runs_and_keeps_the_weights_in_float32(make, monkeypatch):
     assert losses(rough) != losses(exact)
 
 
+def test_bfloat16_leaves_batch_norms_and_loss_in_float32(make):
+    training, types = make(precision="bfloat16", steps=2), []
+    for layer in training.module.modules():
+        if isinstance(layer, torch.nn.BatchNorm1d):
+            layer.register_forward_hook(lambda _, inputs, output: types.append((inputs[0].dtype, output.dtype)))
+    training.module.register_forward_hook(lambda _, inputs, step: types.append((torch.bfloat16, step.loss.dtype)))
+    training.run()
+    assert set(types) == {(torch.bfloat16, torch.float32)}
+
+
+def test_tf32_is_allowed_during_the_run_alone(make):
+    training, seen = make(precision="tf32", steps=2), []
+    training.module.register_forward_hook(lambda *_: seen.append(torch.get_float32_matmul_precision()))
+    training.run()
+    assert seen == ["high", "high"]
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert all(parameter.dtype == torch.float32 for parameter in training.module.parameters())
+
+
 @pytest.mark.parametrize("users", [2, 8, 9, 16, 17, 23])
 def test_batch_norm_never_meets_one_user(make, users):
     training = make(users=users, epochs=2)
