@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from userclue import native
 from userclue.config import EncoderConfig
-from userclue.nn import native
+from userclue.native import describe, kernels
 from userclue.nn.dropout import dropout
 from userclue.nn.fused import fused_embedding
 from userclue.nn.layout import Layout
-from userclue.nn.native import describe, kernels
 from userclue.nn.transformer import Block
 
 pytestmark = pytest.mark.skipif(kernels() is None, reason=describe())

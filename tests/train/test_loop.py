@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from userclue.errors import Interrupted, UsageError
-from userclue.nn.native import describe, kernels
+from userclue.native import describe, kernels
 from userclue.train.loop import device_of, seeded_generator
 
 # Of `make(steps=12, lr=0.003)`, recorded 2026-11-23; in float64 the torch curve differs from it by less than 2e-7. The compiled

@@ -2,6 +2,8 @@
 
 #include "vector.h"
 
+#define AHEAD 8 // rows of a table too large for any cache, fetched before they are needed
+
 typedef struct {
     int64_t N, D;
     uint32_t dropped; // of 2^16
@@ -23,6 +25,8 @@ void userclue_embed_forward(const Embedding *g) {
 #pragma omp parallel for schedule(static) num_threads(g->threads) if (g->threads > 1 && g->N > 256)
     for (int64_t n = 0; n < g->N; n++) {
         const float *item = g->items + g->rows[n] * D, *place = g->places + g->positions[n] * D;
+        if (n + AHEAD < g->N)
+            for (int64_t d = 0; d < D; d += 16) __builtin_prefetch(g->items + g->rows[n + AHEAD] * D + d);
         for (int64_t d = 0; d < D; d += W)
             store(g->x + n * D + d, (load(item + d) + load(place + d)) * kept(g, n, d));
     }
