@@ -32,7 +32,7 @@ ORDER = [
     ("index",),
     ("report",),
     ("data",),
-    ("losses",),
+    ("losses", "view_losses"),
     ("config",),
     ("files",),
     ("errors",),

@@ -46,11 +46,14 @@ class EncoderConfig(Settings):
     max_len: int = Field(50, ge=1, le=100_000)
     dropout: float = Field(0.5, ge=0, lt=1)
     norm: Literal["pre", "post"] = "pre"
-    causal: bool = False
+    causal: bool | None = None
+    dilation: Literal["growing", "repeated"] = "growing"
+    filter_heights: int = Field(5, ge=1)
+    adapters: bool = False
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
-        if self.dim % self.heads:
+        if self.backbone == "transformer" and self.dim % self.heads:
             raise ValueError(f"dim {self.dim} cannot be shared equally by {self.heads} heads; choose a multiple of heads")
         return self
 
@@ -84,21 +87,37 @@ class PretrainSettings(TrainSettings):
     """Settings of `pretrain`; the defaults are the paper's (IV-A, V-A): d=64, 2 blocks, 4 heads, dropout 0.5, batch 64, Adam 1e-3."""
 
     objective: str = Field("clue", description="what is minimised")
-    backbone: str = Field("transformer", description="network from items to states")
-    view: str = Field("dropout", description="how the two views of a user differ")
+    backbone: str = Field("transformer", description="network from items to states: transformer, gru, nextitnet or caser")
+    view: str = Field(
+        "dropout", description="how a user's two views differ: dropout, mask, crop, crop-keep, permute, window, or several joined by +"
+    )
+    view_share: float | None = Field(
+        None, ge=0, le=1, description="share of the items a view masks, drops (crop-keep: keeps) or permutes; each view's own if not given"
+    )
     max_len: int = Field(50, ge=1, le=100_000, description="most recent items read of a history")
     dim: int = Field(64, ge=1, le=65_536, description="width of the vectors")
     blocks: int = Field(2, ge=1, le=256, description="layers of the backbone")
     heads: int = Field(4, ge=1, description="attention heads")
     dropout: float = Field(0.5, ge=0, lt=1, description="probability; it also makes the views differ")
     norm: Literal["pre", "post"] = Field("pre", description="LayerNorm before (as SASRec) or after each sub-layer")
-    causal: bool = Field(False, description="each token sees only itself and what came before it")
-    predictor_dim: int | None = Field(None, ge=1, description="width inside the predictor; dim / 4 if not given")
-    projector_norm: Literal["all", "hidden"] = Field(
-        "all", description="batch norm after every layer of the projector, or not after the last"
+    causal: bool | None = Field(
+        None, description="each token sees only itself and what came before it; if not given, what the backbone is by default"
     )
-    stop_gradient: bool = Field(True, description="off only for the ablation of Figure 6: it collapses")
-    predictor: bool = Field(True, description="off only for the ablation of Figure 6: it collapses")
+    dilation: Literal["growing", "repeated"] = Field("growing", description="nextitnet: 1, 4, 16 … from block to block, or 1, 4 in turn")
+    filter_heights: int = Field(5, ge=1, description="caser: horizontal filters over 1 … this many tokens")
+    predictor_dim: int | None = Field(None, ge=1, description="width inside the predictor; if not given dim / 4 for clue, 2 dim for byol")
+    projector_dim: int | None = Field(None, ge=1, description="width of the projector's layers; the objective's own if not given")
+    projector_norm: Literal["all", "hidden"] | None = Field(
+        None, description="batch norm after every layer of the projector (clue), or not after the last (the others)"
+    )
+    stop_gradient: bool = Field(True, description="of clue; off only for the ablation of Figure 6: it collapses")
+    predictor: bool = Field(True, description="of clue; off only for the ablation of Figure 6: it collapses")
+    target_momentum: float = Field(0.996, ge=0, le=1, description="of byol's target at the start; it rises to 1 by a cosine")
+    temperature: float = Field(0.1, gt=0, description="of infonce")
+    invariance_weight: float = Field(25.0, ge=0, description="of vicreg: the views' distance")
+    variance_weight: float = Field(25.0, ge=0, description="of vicreg: columns that spread less than 1")
+    covariance_weight: float = Field(1.0, ge=0, description="of vicreg: covariance of columns")
+    redundancy_weight: float = Field(5e-3, ge=0, description="of barlow: correlation of different columns")
     hold_out: int = Field(2, ge=0, description="last events of each user kept from pre-training, so that leave-one-out stays honest")
     until: str | None = Field(None, description="pre-train on events before this time only (ISO or epoch)")
     log_every: int = Field(50, ge=1, description="steps between logged rows")
@@ -115,14 +134,14 @@ class PretrainSettings(TrainSettings):
 
     def encoder(self) -> EncoderConfig:
         """The part that shapes the encoder; UsageError when it does not fit together."""
-        return EncoderConfig.of({name: getattr(self, name) for name in EncoderConfig.model_fields})
+        return EncoderConfig.of({name: getattr(self, name) for name in EncoderConfig.model_fields if name in type(self).model_fields})
 
 
 class FinetuneSettings(TrainSettings):
     """Settings of `finetune` (paper IV-C, V-A: softmax cross-entropy on the UR state, Adam 1e-3, batch 64)."""
 
-    mode: Literal["finetune", "probe", "scratch"] = Field(
-        "finetune", description="whole encoder, frozen encoder, or random start (CLUEZero)"
+    mode: Literal["finetune", "probe", "adapter", "scratch"] = Field(
+        "finetune", description="whole encoder, frozen encoder, frozen but for patches (PeterRec), or random start (CLUEZero)"
     )
     patience: int = Field(5, ge=1, description="epochs without a better validation log-loss before stopping")
     min_epochs: int = Field(3, ge=1, description="epochs before it may stop")

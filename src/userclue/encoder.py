@@ -16,8 +16,7 @@ from userclue.data.inputs import open_histories
 from userclue.data.store import Sequences
 from userclue.data.vocabulary import FIRST_ITEM, UNK, Vocabulary
 from userclue.errors import ArtifactError, UsageError
-from userclue.nn.backbones import build_backbone
-from userclue.nn.dropout import dropout
+from userclue.nn.backbones import build_backbone, settled
 from userclue.nn.embedding import SequenceEmbedding
 from userclue.nn.layout import Layout
 from userclue.train.journal import Row
@@ -31,9 +30,9 @@ class UserEncoder(nn.Module):
 
     def __init__(self, config: EncoderConfig, vocabulary: Vocabulary) -> None:
         super().__init__()
-        self.config, self.vocabulary = config, vocabulary
+        self.config, self.vocabulary = settled(config), vocabulary
         self.embedding = SequenceEmbedding(len(vocabulary), config.max_len, config.dim)
-        self.backbone = build_backbone(config)
+        self.backbone = build_backbone(self.config)
         self.facts: dict[str, Any] = {}
         self.rows: list[Row] = []
 
@@ -53,14 +52,16 @@ class UserEncoder(nn.Module):
     def reset(self, generator: torch.Generator) -> None:
         """Draw all weights anew from `generator`."""
         self.embedding.reset(generator)
-        self.backbone.reset(generator)  # type: ignore[operator]
+        self.backbone.reset(generator)
 
     def start_from(self, other: "UserEncoder") -> None:
         """Take over the weights of `other` (continued training): body whole, item vectors by id, new items as they are.
 
         Raises UsageError when the two differ in shape.
         """
-        for name in ("backbone", "dim", "blocks", "heads", "norm", "max_len"):
+        if other.config.adapters:
+            raise UsageError("cannot start from that model: it holds adapters of a task; start from the model that was fitted with them")
+        for name in ("backbone", "dim", "blocks", "heads", "norm", "max_len", "dilation", "filter_heights"):
             mine, theirs = getattr(self.config, name), getattr(other.config, name)
             if mine != theirs:
                 raise UsageError(f"cannot start from that model: its {name} is {theirs}, here it is {mine}; set {name} to {theirs}")
@@ -83,13 +84,12 @@ class UserEncoder(nn.Module):
     def states(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """States of all tokens, [N, D]."""
         x, layout = self._embed(batch, generator)
-        out: Tensor = self.backbone.states(x, layout, generator)  # type: ignore[operator]
+        out: Tensor = self.backbone.states(x, layout, generator)
         return out
 
     def _embed(self, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Layout]:
         layout = Layout.of(batch)
-        x = self.embedding(batch.tokens, layout.from_end)
-        return dropout(x, self.config.dropout, generator), layout
+        return self.embedding(batch.tokens, layout.from_end, self.config.dropout, generator), layout
 
     @torch.inference_mode()
     def vectors(self, sequences: Sequences) -> np.ndarray:

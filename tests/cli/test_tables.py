@@ -46,9 +46,21 @@ def test_the_way_from_a_log_to_a_report_names_the_next_step(
     fitted = run("finetune", "model", "data", "--task", "sequential", "-o", "fitted/next", "--epochs", 1)
     assert "sequential: next item, 60 test users" in fitted.out
     assert "finetune sequential: step 1/" in fitted.err
+    assert "parameters were trained (finetune)." in fitted.out
     written = run("report", "model", "fitted/next", "-o", "pages/report.html")
     assert "written: pages/report.html" in written.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "fitted", "model", "pages", "users.parquet"]
     for outcome in (prepared, trained, embedded, fitted, written):
         assert outcome.code == 0
         assert all(len(line) <= 120 for line in outcome.out.splitlines())
+
+
+@pytest.mark.parametrize(("objective", "end"), [("byol", "−1 is perfect agreement"), ("infonce", "less is better")])
+def test_another_objective_and_views_in_turn(run: Run, shop: Any, small: list[str], tmp_path: Path, objective: str, end: str) -> None:
+    words = ["--objective", objective, "--view", "window+mask", "--view-share", 0.5, "--steps", 2, *small]
+    outcome = run("pretrain", shop["data"], "-o", tmp_path / "model", *words)
+    assert outcome.code == 0, outcome.err
+    assert next(line for line in outcome.out.splitlines() if " loss " in line).count(end) == 1
+    wrong = run("pretrain", shop["data"], "-o", tmp_path / "other", "--view", "window,mask")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "unknown view window,mask; known: dropout, mask" in " ".join(wrong.err.split())

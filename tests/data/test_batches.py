@@ -1,5 +1,6 @@
 """Packed batches against loops; the stream's order, resumption and merging; every user exactly once an epoch."""
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -8,8 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 
-from userclue.data.batches import BatchStream, concatenate, pack, sorted_batches
+from userclue.data.batches import BatchStream, concatenate, pack, random_windows, sorted_batches
 from userclue.data.store import Sequences
 from userclue.data.vocabulary import FIRST_ITEM, UR
 
@@ -201,3 +203,82 @@ def test_sorted_batches_cover_all_shortest_first(histories, batch_size):
     longest = [batch.longest for batch in batches]
     assert longest == sorted(longest)
     assert all(len(batch) == batch_size for batch in batches[:-1])
+
+
+SHARE = 0.3
+
+
+@settings(max_examples=100, deadline=None)
+@given(histories=HISTORIES, max_len=st.integers(1, 10), share=st.floats(0, 1), seed=st.integers(0, 9))
+def test_a_window_is_a_piece_of_the_history(histories, max_len, share, seed):
+    sequences = Sequences.from_lists(histories)
+    windows = random_windows(sequences, max_len, share, np.random.default_rng(seed))
+    for user, history in enumerate(histories):
+        most = min(len(history), max_len)
+        assert sequences.starts[user] <= windows.starts[user] <= windows.ends[user] <= sequences.ends[user]
+        assert min(most, max(1, math.ceil(share * most))) <= windows.lengths[user] <= most
+        assert (windows.lengths[user] > 0) == (len(history) > 0)
+
+
+def test_windows_lie_anywhere_in_the_history_and_have_any_length():
+    n, max_len, times = 12, 5, 20_000
+    sequences = Sequences.from_lists([list(range(n))] * times)
+    windows = random_windows(sequences, max_len, SHARE, np.random.default_rng(0))
+    lengths, places = np.unique(windows.lengths, return_counts=True)
+    assert lengths.tolist() == [2, 3, 4, 5]
+    assert chisquare(places).pvalue > 1e-4
+    starts = windows.starts - sequences.starts
+    for length in lengths:
+        found, count = np.unique(starts[windows.lengths == length], return_counts=True)
+        assert found.tolist() == list(range(n - length + 1))
+        assert chisquare(count).pvalue > 1e-4
+
+
+def windowed(histories, **values):
+    return replace(stream(histories, batch_size=8, max_len=6), windows=SHARE, **values)
+
+
+def test_a_stream_of_windows_gives_two_of_each_history():
+    histories = [list(range(FIRST_ITEM, FIRST_ITEM + 40))] * 40
+    made = windowed(histories)
+    early = differ = 0
+    for batch in made.epoch(0):
+        assert torch.equal(batch.users, batch.other.users)
+        for one in (batch, batch.other):
+            for begin, end in pairwise(one.offsets.tolist()):
+                window = one.tokens[begin : end - 1]
+                assert 2 <= len(window) <= 6
+                assert torch.equal(window, torch.arange(int(window[0]), int(window[0]) + len(window)))
+                early += int(window[0]) < FIRST_ITEM + 30  # not only of the last six
+        differ += not torch.equal(batch.tokens, batch.other.tokens)
+    assert early > 50
+    assert differ == made.steps_per_epoch
+    assert sorted(user for users in users_of(made.epoch(0)) for user in users) == list(range(40))
+
+
+def test_windows_depend_on_seed_and_epoch_and_a_resumed_epoch_gives_its_tail():
+    made = windowed(random_histories(40))
+
+    def drawn(epoch, skip=0, stream=made):
+        return [(batch.tokens.tolist(), batch.other.tokens.tolist()) for batch in stream.epoch(epoch, skip)]
+
+    assert drawn(1) == drawn(1)
+    assert drawn(1, skip=3) == drawn(1)[3:]
+    assert drawn(1) != drawn(2)
+    assert drawn(1) != drawn(1, stream=replace(made, seed=5))
+
+
+def test_groups_follow_their_sequences():
+    groups = np.array([3, 3, 1, 1, 0, 9], np.int32)
+    made = replace(stream([[4], [5], [6], [7], [8], [9]]), groups=groups)
+    for batch in made.epoch(0):
+        assert batch.groups.tolist() == groups[batch.users].tolist()
+        assert batch.groups.dtype == torch.int64
+    assert next(stream([[4], [5]]).epoch(0)).groups is None
+
+
+def test_every_part_of_a_batch_moves():
+    batch = next(windowed(random_histories(9), groups=np.arange(9)).epoch(0)).to(torch.device("meta"))
+    for one in (batch, batch.other):
+        assert {one.tokens.device.type, one.offsets.device.type, one.users.device.type} == {"meta"}
+    assert batch.groups.device.type == "meta"

@@ -15,18 +15,24 @@ HIDDEN = [nn.Linear, nn.BatchNorm1d, nn.ReLU]
 
 
 def test_projector_has_three_layers_with_batch_norm_after_each():
-    head = projector(8)
+    head = projector([8] * 4)
     assert kinds(head) == [*HIDDEN, *HIDDEN, nn.Linear, nn.BatchNorm1d]
     assert all(tuple(layer.weight.shape) == (8, 8) and layer.bias is None for layer in head if isinstance(layer, nn.Linear))
     assert [layer.affine for layer in head if isinstance(layer, nn.BatchNorm1d)] == [True, True, False]
 
 
 def test_projector_without_the_last_batch_norm():
-    assert kinds(projector(8, norm_output=False)) == [*HIDDEN, *HIDDEN, nn.Linear]
+    assert kinds(projector([8] * 4, norm_output=False)) == [*HIDDEN, *HIDDEN, nn.Linear]
+
+
+def test_widths_of_a_projector():
+    head = projector([8, 16, 4], norm_output=False)
+    assert kinds(head) == [*HIDDEN, nn.Linear]
+    assert [tuple(layer.weight.shape) for layer in head if isinstance(layer, nn.Linear)] == [(16, 8), (4, 16)]
 
 
 def test_projection_is_centred_and_of_unit_variance():
-    z = projector(8).double()(torch.randn(200, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    z = projector([8] * 4).double()(torch.randn(200, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
     torch.testing.assert_close(z.mean(dim=0), torch.zeros(8, dtype=torch.float64), atol=1e-12, rtol=0)
     torch.testing.assert_close(z.var(dim=0, unbiased=False), torch.ones(8, dtype=torch.float64), atol=1e-2, rtol=0)
 
@@ -39,7 +45,7 @@ def test_predictor_is_a_bottleneck_without_norm_at_its_output():
 
 @pytest.mark.parametrize("seed", [0, 7])
 def test_linear_layers_start_uniform_from_the_generator(seed):
-    heads = [nn.Sequential(predictor(64, 16), projector(64)) for _ in range(2)]
+    heads = [nn.Sequential(predictor(64, 16), projector([64] * 4)) for _ in range(2)]
     for global_seed, head in enumerate(heads):
         torch.manual_seed(global_seed)
         reset_linear_layers(head, torch.Generator().manual_seed(seed))

@@ -50,9 +50,10 @@ def test_without_a_compiler_pytorch_does_the_work(fresh, monkeypatch):
 
 @needs_compiler
 def test_a_compiler_that_fails_is_named_and_leaves_nothing(fresh, monkeypatch, tmp_path):
-    broken = tmp_path / "broken.c"
-    broken.write_text("this is no C\n")
-    monkeypatch.setattr(native, "SOURCE", broken)
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    (sources / "broken.c").write_text("this is no C\n")
+    monkeypatch.setattr(native, "SOURCE", sources)
     assert native.kernels() is None
     assert native.describe().startswith("torch (the C compiler failed")
     assert list(fresh.iterdir()) == []

@@ -13,7 +13,7 @@ from userclue.data.batches import BatchStream
 from userclue.data.store import Sequences
 from userclue.data.vocabulary import FIRST_ITEM, Vocabulary
 from userclue.encoder import UserEncoder
-from userclue.objectives.siamese import Clue
+from userclue.objectives.registry import OBJECTIVES
 from userclue.train.checkpoint import Checkpoints
 from userclue.train.journal import Journal
 from userclue.train.loop import Training
@@ -34,7 +34,7 @@ def killed() -> type[Exception]:
 
 @pytest.fixture
 def make() -> Callable[..., Training]:
-    """A Training of CLUE. `target`: with checkpoints, one a step. `kill_at`: steps done when the process dies."""
+    """A Training of CLUE or another objective. `target`: with checkpoints, one a step. `kill_at`: steps done when the process dies."""
 
     def run(
         *,
@@ -53,9 +53,10 @@ def make() -> Callable[..., Training]:
         sequences = Sequences.from_lists([draw.integers(FIRST_ITEM, FIRST_ITEM + ITEMS, draw.integers(1, 10)) for _ in range(users)])
         generator = torch.Generator().manual_seed(settings.seed)
         encoder = UserEncoder.new(settings.encoder(), Vocabulary.from_ids(list(range(ITEMS))), generator)
+        objective = OBJECTIVES[settings.objective](encoder, settings, generator)
         training = Training(
-            Clue(encoder, settings, generator),
-            BatchStream(lambda _: (sequences, None), users, settings.batch_size, settings.max_len, settings.seed, Clue.smallest_batch),
+            objective,
+            BatchStream(lambda _: (sequences, None), users, settings.batch_size, settings.max_len, settings.seed, objective.smallest_batch),
             settings,
             journal=Journal(),
             log_every=log_every,

@@ -219,3 +219,11 @@ def test_each_step_has_a_generator_of_its_own():
     seeds = {seeded_generator(torch.device("cpu"), *key).initial_seed() for key in keys}
     assert len(seeds) == len(keys)
     assert seeded_generator(torch.device("cpu"), 1, 2).initial_seed() == seeded_generator(torch.device("cpu"), 1, 2).initial_seed()
+
+
+def test_a_part_that_follows_is_told_how_far_the_run_is_before_each_step(make):
+    training = make(objective="byol", steps=4)
+    told = []
+    training.module.follow = lambda progress: told.append((progress, training.progress.step))
+    training.run()
+    assert told == [(0.0, 0), (0.25, 1), (0.5, 2), (0.75, 3)]

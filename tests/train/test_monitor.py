@@ -8,6 +8,7 @@ from userclue.train.monitor import CollapseMonitor
 HEALTHY = {"loss": -0.9, "std_sqrt_d": 0.95, "projection_rank": 20.0, "effective_rank": 30.0}
 SHRUNK = HEALTHY | {"std_sqrt_d": 0.2}
 ON_A_LINE = HEALTHY | {"loss": -0.9995, "projection_rank": 1.4}
+ALIKE_ON_A_LINE = HEALTHY | {"loss": 3.0, "alignment": 0.001, "projection_rank": 1.4}  # of an objective whose loss does not end at −1
 
 
 def watched(*rows, dim=64, stop=False):
@@ -23,7 +24,7 @@ def test_health_says_nothing():
     assert monitor.warnings() == []
 
 
-@pytest.mark.parametrize("row", [SHRUNK, ON_A_LINE])
+@pytest.mark.parametrize("row", [SHRUNK, ON_A_LINE, ALIKE_ON_A_LINE])
 def test_three_bad_rows_in_a_row_are_a_collapse(row):
     assert not watched(row, row).collapsed
     assert not watched(row, row, HEALTHY, row, row).collapsed
@@ -36,7 +37,14 @@ def test_three_bad_rows_in_a_row_are_a_collapse(row):
 
 
 @pytest.mark.parametrize(
-    "row", [HEALTHY | {"loss": -0.9995}, HEALTHY | {"projection_rank": 1.4}, HEALTHY | {"std_sqrt_d": 0.34}, {"loss": 0.1}]
+    "row",
+    [
+        HEALTHY | {"loss": -0.9995},
+        HEALTHY | {"projection_rank": 1.4},
+        HEALTHY | {"std_sqrt_d": 0.34},
+        {"loss": 0.1},
+        HEALTHY | {"alignment": 0.001},
+    ],
 )
 def test_one_sign_alone_is_no_collapse(row):
     assert not watched(*[row] * 5).collapsed

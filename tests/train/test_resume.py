@@ -11,8 +11,13 @@ from userclue.errors import UsageError
 # 23 users in batches of 8: epochs end after steps 3, 6 and 9.
 SETTINGS = pytest.mark.parametrize(
     "settings",
-    [{}, {"optimizer": "sgd", "schedule": "cosine", "lr": 0.05, "weight_decay": 1e-3}, {"clip_norm": 0.1, "schedule": "cosine"}],
-    ids=["adam", "sgd-cosine", "adam-cosine-clipped"],
+    [
+        {},
+        {"optimizer": "sgd", "schedule": "cosine", "lr": 0.05, "weight_decay": 1e-3},
+        {"clip_norm": 0.1, "schedule": "cosine"},
+        {"objective": "byol"},
+    ],
+    ids=["adam", "sgd-cosine", "adam-cosine-clipped", "moving-target"],
 )
 
 

@@ -63,7 +63,7 @@ def pretrain_command(
             {"": "left", "value": "right", "what it tells": "left"},
             [
                 ["steps", f"{result.steps:,}", f"{result.seconds:,.1f} s, {result.users_per_second:,.0f} users/s"],
-                ["loss", _number(last, "loss"), "−1 is perfect agreement of the two views"],
+                ["loss", _number(last, "loss"), _of_loss(settings.objective)],
                 ["std × √D", _number(last, "std_sqrt_d"), "near 1 is healthy, near 0 is collapse"],
                 ["effective rank", _number(last, "effective_rank"), f"of {settings.dim} dimensions; more is richer"],
                 ["alignment", _number(last, "alignment"), "distance of a user's two views; less is better"],
@@ -71,6 +71,12 @@ def pretrain_command(
             ],
         )
         report.show(f"written: {out}", f"next:    userclue embed {shlex.quote(str(out))} EVENTS -o users.parquet")
+
+
+def _of_loss(objective: str) -> str:
+    from userclue.report.figures import SIAMESE
+
+    return "−1 is perfect agreement of the two views" if objective in SIAMESE else "less is better"
 
 
 def _number(row: dict[str, Any], key: str) -> str:

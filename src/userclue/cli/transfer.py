@@ -93,5 +93,8 @@ def _fill(report: Report, facts: dict[str, Any]) -> None:
     sizes = {key: facts["split"][key] for key in ("train", "valid", "test") if key in facts["split"]}
     names = ("task", "mode", "label", "users", "primary", "system", "metrics", "baselines", "differences", "undefined", "unseen", "verdict")
     report.fields = {name: facts[name] for name in names if name in facts}
+    report.fields |= {name: facts[name] for name in ("trained_parameters", "total_parameters") if name in facts}
     report.fields |= {"split": facts["split"]["name"], "split_sizes": sizes, "conditions": facts["conditions"]}
     show_comparison(report, facts)
+    if "trained_parameters" in facts:
+        report.show(f"{facts['trained_parameters']:,} of {facts['total_parameters']:,} parameters were trained ({facts['mode']}).")

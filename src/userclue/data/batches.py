@@ -29,6 +29,8 @@ class Batch:
     longest: int  # tokens of the longest sequence, UR included
     users: Tensor  # int64 [B], position of each sequence in the source
     targets: Tensor | None = None  # int64 [B]
+    groups: Tensor | None = None  # int64 [B], alike for sequences of one person; None: each is another's
+    other: "Batch | None" = None  # a second window of each history
 
     def __len__(self) -> int:
         return self.offsets.shape[0] - 1
@@ -37,8 +39,9 @@ class Batch:
         """The same batch on `device`."""
         if self.tokens.device == device:
             return self
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in ("tokens", "offsets", "users")}
-        return replace(self, **moved, targets=None if self.targets is None else self.targets.to(device, non_blocking=True))
+        moved = {name: getattr(self, name) for name in ("tokens", "offsets", "users", "targets", "groups")}
+        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in moved.items() if tensor is not None}
+        return replace(self, **moved, other=None if self.other is None else self.other.to(device))
 
 
 def concatenate(first: Batch, second: Batch) -> Batch:
@@ -72,6 +75,18 @@ def pack(sequences: Sequences, users: np.ndarray, max_len: int, targets: np.ndar
     )
 
 
+def random_windows(sequences: Sequences, max_len: int, share: float, generator: np.random.Generator) -> Sequences:
+    """A random contiguous window of each sequence, from anywhere in it (CoLES, Babaev et al. 2022: random slices).
+
+    Its length is uniform between `share` (0…1, at least one event) and all of what fits into `max_len`; then its place is uniform.
+    """
+    most = np.minimum(sequences.lengths, max_len)
+    least = np.minimum(np.maximum(np.ceil(most * share).astype(np.int64), 1), most)
+    lengths = generator.integers(least, most, endpoint=True)
+    starts = sequences.starts + generator.integers(0, sequences.lengths - lengths, endpoint=True)
+    return Sequences(sequences.items, starts, starts + lengths)
+
+
 Source = Callable[[np.random.Generator], tuple[Sequences, np.ndarray | None]]
 
 
@@ -81,6 +96,8 @@ class BatchStream:
 
     `source` gives the sequences (and targets) of an epoch: the same every time, or drawn anew with the generator it gets.
     `smallest`: a last batch below this size joins the one before it (batch normalisation cannot stand one row).
+    `groups`: int64 [n_sequences], alike for sequences of one person. `windows`: each batch holds a random window of each history, and
+    another in `Batch.other`, both drawn anew each epoch from the whole history and at least this share of what fits into `max_len`.
     """
 
     source: Source
@@ -89,6 +106,8 @@ class BatchStream:
     max_len: int
     seed: int
     smallest: int = 1
+    groups: np.ndarray | None = None
+    windows: float | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -100,8 +119,15 @@ class BatchStream:
         """Batches of an epoch, the first `skip` left out without being built."""
         generator = np.random.default_rng([self.seed, epoch])
         sequences, targets = self.source(generator)
+        other = None
+        if self.windows is not None:
+            sequences, other = (random_windows(sequences, self.max_len, self.windows, generator) for _ in range(2))
         for users in self._order(sequences, generator)[skip:]:
-            yield pack(sequences, users, self.max_len, targets)
+            yield replace(
+                pack(sequences, users, self.max_len, targets),
+                groups=None if self.groups is None else torch.from_numpy(self.groups[users].astype(np.int64)),
+                other=None if other is None else pack(other, users, self.max_len),
+            )
 
     def _order(self, sequences: Sequences, generator: np.random.Generator) -> list[np.ndarray]:
         order = generator.permutation(self.n_sequences)

@@ -213,6 +213,14 @@ class Dataset:
         return self.user_table["user_id"]
 
     @cached_property
+    def people(self) -> np.ndarray | None:
+        """For windowed data, int64 [n_users]: whose window each is, alike for the windows of one person; None for whole histories."""
+        if "source_user" not in self.user_table.column_names:
+            return None
+        codes: np.ndarray = self.user_table["source_user"].combine_chunks().dictionary_encode().indices.to_numpy()
+        return codes.astype(np.int64)
+
+    @cached_property
     def _user_lookup(self) -> Lookup:
         return Lookup(self.users, "user ids")
 

@@ -33,7 +33,7 @@ from userclue.train.loop import device_of, seeded_generator
 
 DEFAULT_EPOCHS = 20
 DEFAULT_SPLIT = {"profiling": "80/5/15", "sequential": "leave-one-out"}
-SYSTEM = {"finetune": "clue", "probe": "clue_frozen", "scratch": "clue_zero"}
+SYSTEM = {"finetune": "clue", "probe": "clue_frozen", "adapter": "clue_adapter", "scratch": "clue_zero"}
 HEAD, BATCHES, MAP_USERS = 3, 4, 2000
 
 
@@ -178,10 +178,12 @@ def _model(encoder: UserEncoder, task: Task, settings: FinetuneSettings, dataset
     config = encoder.config
     if settings.dropout is not None:
         config = config.model_copy(update={"dropout": settings.dropout})
+    if settings.mode == "adapter":
+        config = config.model_copy(update={"adapters": True})
     own = UserEncoder.new(config, encoder.vocabulary, generator)
     own.facts = {key: value for key, value in encoder.facts.items() if settings.mode != "scratch" or key != "pretrain"}
     if settings.mode != "scratch":
-        own.load_state_dict(encoder.state_dict())
+        own.load_state_dict({**own.state_dict(), **encoder.state_dict()})  # new patches keep their own start
     facts = {**task.facts(), "mode": settings.mode, "system": SYSTEM[settings.mode], "settings": settings.model_dump()}
     model = MODELS[task.name](own, task.head(own, settings, generator), facts)
     if isinstance(model, ProfilingModel) and isinstance(task, Profiling):
@@ -260,6 +262,8 @@ def _fit(
         journal=journal,
         end_of_epoch=stopping,
     )
+    model.facts["trained_parameters"] = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    model.facts["total_parameters"] = sum(parameter.numel() for parameter in model.parameters())
     watch.started(run)
     progress = run.run()
     stopping.restore()

@@ -18,13 +18,14 @@ from userclue.encoder import UserEncoder
 from userclue.errors import DataError, UsageError
 from userclue.files import lock, refuse_existing
 from userclue.metrics.geometry import effective_rank
+from userclue.nn.backbones import settled
 from userclue.nn.native import describe
 from userclue.objectives.registry import OBJECTIVES
 from userclue.train.checkpoint import Checkpoints
 from userclue.train.journal import UNWATCHED, Journal, Row, Watch
 from userclue.train.loop import Training, seeded_generator
 from userclue.train.monitor import CollapseMonitor
-from userclue.views import VIEWS
+from userclue.views import view_named, window_share
 
 DEFAULT_EPOCHS = 20
 PROBE_USERS = 1024
@@ -76,12 +77,12 @@ def pretrain(
 def pretrain_settings(preset: str = "paper", **overrides: Any) -> PretrainSettings:
     """Preset, then overrides, then the default budget; every part checked."""
     settings = PretrainSettings.of({**preset_values(PRETRAIN_PRESETS, preset), **overrides})
-    for name, family in (("objective", OBJECTIVES), ("view", VIEWS)):
-        if getattr(settings, name) not in family:
-            raise UsageError(f"unknown {name} {getattr(settings, name)}; known: {', '.join(family)}")
+    if settings.objective not in OBJECTIVES:
+        raise UsageError(f"unknown objective {settings.objective}; known: {', '.join(OBJECTIVES)}")
+    view_named(settings.view)
     if settings.epochs is settings.steps is settings.minutes is None:
         settings = settings.model_copy(update={"epochs": DEFAULT_EPOCHS})
-    settings.encoder()
+    settled(settings.encoder())
     return settings
 
 
@@ -142,6 +143,8 @@ def _train(
             max_len=settings.max_len,
             seed=int(np.random.SeedSequence([settings.seed, BATCHES]).generate_state(1)[0]),
             smallest=objective.smallest_batch,
+            groups=None if dataset.people is None else dataset.people[_rows(dataset, sequences)],
+            windows=window_share(settings.view, settings.view_share),
         ),
         settings,
         journal=Journal((monitor, watch.row)),
@@ -181,6 +184,11 @@ def visible(dataset: Dataset, settings: PretrainSettings) -> Sequences:
     if len(sequences) == 0:
         raise DataError(f"{dataset.path}: no user has an event left to learn from (hold_out {settings.hold_out}, until {settings.until})")
     return sequences
+
+
+def _rows(dataset: Dataset, sequences: Sequences) -> np.ndarray:
+    """int64, whose sequence each of `sequences` is: none is empty, and each begins where its user's history begins."""
+    return np.searchsorted(dataset.offsets, sequences.starts, side="right") - 1
 
 
 def data_facts(dataset: Dataset) -> dict[str, Any]:

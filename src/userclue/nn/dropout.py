@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import relu
 
 from userclue.nn.native import kernels
 
@@ -20,27 +19,9 @@ def dropout(x: Tensor, p: float, generator: torch.Generator | None) -> Tensor:
     if generator is None or p == 0.0:
         return x
     if fits(x):
-        return _apply(x, None, p, generator)
-    return x * _mask(x, p, generator)
-
-
-def add_dropout(residual: Tensor, x: Tensor, p: float, generator: torch.Generator | None) -> Tensor:
-    """residual + dropout(x)."""
-    if generator is None or p == 0.0:
-        return residual + x
-    if fits(x) and fits(residual):
-        return _apply(x, residual, p, generator)
-    return residual + x * _mask(x, p, generator)
-
-
-def relu_dropout(x: Tensor, p: float, generator: torch.Generator | None) -> Tensor:
-    """dropout(relu(x))."""
-    if generator is None or p == 0.0:
-        return relu(x)
-    if fits(x):
-        out: Tensor = _ReluDropout.apply(x.contiguous(), *draw(p, generator))  # type: ignore[no-untyped-call]
+        out: Tensor = _Dropout.apply(x.contiguous(), *draw(p, generator))  # type: ignore[no-untyped-call]
         return out
-    return relu(x) * _mask(x, p, generator)
+    return x * _mask(x, p, generator)
 
 
 def fits(x: Tensor) -> bool:
@@ -49,16 +30,11 @@ def fits(x: Tensor) -> bool:
 
 
 def draw(p: float, generator: torch.Generator) -> tuple[int, float, int]:
-    """(threshold of a 32-bit hash below which an element is dropped, scale of the kept, seed of the mask)."""
-    dropped = min(round(p * 2**32), 2**32 - 1)
+    """(threshold of 16 random bits below which an element is dropped, scale of the kept, seed of the mask)."""
+    dropped = min(round(p * _LEVELS), _LEVELS - 1)
     # Without bounds random_ leaves the sign bit zero.
     seed = int(torch.empty((), dtype=torch.int64).random_(-(2**63), None, generator=generator))
-    return dropped, 2**32 / (2**32 - dropped), seed % 2**64
-
-
-def _apply(x: Tensor, residual: Tensor | None, p: float, generator: torch.Generator) -> Tensor:
-    out: Tensor = _Dropout.apply(x.contiguous(), None if residual is None else residual.contiguous(), *draw(p, generator))  # type: ignore[no-untyped-call]
-    return out
+    return dropped, _LEVELS / (_LEVELS - dropped), seed % 2**64
 
 
 def _mask(x: Tensor, p: float, generator: torch.Generator) -> Tensor:
@@ -70,44 +46,22 @@ def _mask(x: Tensor, p: float, generator: torch.Generator) -> Tensor:
     return (bits >= dropped - _LEVELS // 2).to(x.dtype).mul_(_LEVELS / (_LEVELS - dropped))
 
 
-def _run(x: Tensor, residual: Tensor | None, dropped: int, scale: float, seed: int, rectify: bool = False) -> Tensor:
+def _run(x: Tensor, dropped: int, scale: float, seed: int) -> Tensor:
     out = torch.empty_like(x)
     library = kernels()
     assert library is not None
-    added = None if residual is None else residual.data_ptr()
-    library.userclue_dropout(x.data_ptr(), added, out.data_ptr(), x.numel(), dropped, scale, seed, rectify, torch.get_num_threads())
+    library.userclue_dropout(x.data_ptr(), out.data_ptr(), x.numel(), dropped, scale, seed, torch.get_num_threads())
     return out
 
 
 class _Dropout(torch.autograd.Function):
-    """mask · x (+ residual); the mask is not kept but drawn again from its seed."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, residual: Tensor | None, dropped: int, scale: float, seed: int) -> Tensor:
-        ctx.drawn = dropped, scale, seed
-        return _run(x, residual, dropped, scale, seed)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        gradient = gradients[0].contiguous()
-        return _run(gradient, None, *ctx.drawn), gradient if ctx.needs_input_grad[1] else None, None, None, None
-
-
-class _ReluDropout(torch.autograd.Function):
-    """mask · relu(x); where the result is positive, x was positive and kept."""
+    """mask · x; the mask is not kept but drawn again from its seed."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, dropped: int, scale: float, seed: int) -> Tensor:
-        out = _run(x, None, dropped, scale, seed, rectify=True)
-        ctx.scale = scale
-        ctx.save_for_backward(out)
-        return out
+        ctx.drawn = dropped, scale, seed
+        return _run(x, dropped, scale, seed)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        gradient, (out,) = gradients[0].contiguous(), ctx.saved_tensors
-        back = torch.empty_like(out)
-        library = kernels()
-        assert library is not None
-        library.userclue_relu_dropout_backward(gradient.data_ptr(), out.data_ptr(), back.data_ptr(), out.numel(), ctx.scale)
-        return back, None, None, None
+        return _run(gradients[0].contiguous(), *ctx.drawn), None, None, None

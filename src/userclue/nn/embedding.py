@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from userclue.data.vocabulary import PAD, UNK
+from userclue.nn.dropout import dropout
+from userclue.nn.fused import fits_whole, fused_embedding
 
 
 class SequenceEmbedding(nn.Module):
@@ -25,7 +27,9 @@ class SequenceEmbedding(nn.Module):
         with torch.no_grad():
             self.items.weight[[PAD, UNK]] = 0.0
 
-    def forward(self, tokens: Tensor, from_end: Tensor) -> Tensor:
-        """tokens [N], from_end [N] (0 at UR) → [N, D]."""
-        embedded: Tensor = self.items(tokens) + self.positions(from_end)
-        return embedded
+    def forward(self, tokens: Tensor, from_end: Tensor, p: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
+        """tokens [N], from_end [N] (0 at UR) → [N, D]; with a generator, dropout of probability `p`."""
+        items, places = self.items.weight, self.positions.weight
+        if fits_whole(items):
+            return fused_embedding(items, places, tokens, from_end, p, generator, self.items.sparse)
+        return dropout(self.items(tokens) + self.positions(from_end), p, generator)

@@ -1,21 +1,25 @@
 """Heads of pre-training: projector and predictor (paper IV-A-1c, IV-A-2), and the linear heads of transfer."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 from torch import nn
 
 
-def projector(dim: int, norm_output: bool = True) -> nn.Sequential:
-    """IV-A-1c: "3 fully connected (FC) layers, equipped with batch normalization (BN) operation for each layer"; all of width D.
+def projector(widths: Sequence[int], norm_output: bool = True) -> nn.Sequential:
+    """FC layers from widths[0] to widths[-1], BN and ReLU between them.
 
-    The last BN has no affine part and hidden layers no bias, as in SimSiam, whose head this is. Without the last BN
+    CLUE's has four equal widths, IV-A-1c: "3 fully connected (FC) layers, equipped with batch normalization (BN) operation for each
+    layer". The last BN has no affine part and no layer a bias, as in SimSiam, whose head this is. Without the last BN
     (`norm_output=False`) a collapse shows as a falling std: the BN would stretch whatever difference is left to unit variance.
     """
     layers: list[nn.Module] = []
-    for _ in range(2):
-        layers += [nn.Linear(dim, dim, bias=False), nn.BatchNorm1d(dim), nn.ReLU(inplace=True)]
-    layers.append(nn.Linear(dim, dim, bias=False))
+    for before, after in pairwise(widths[:-1]):
+        layers += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU(inplace=True)]
+    layers.append(nn.Linear(widths[-2], widths[-1], bias=False))
     if norm_output:
-        layers.append(nn.BatchNorm1d(dim, affine=False))
+        layers.append(nn.BatchNorm1d(widths[-1], affine=False))
     return nn.Sequential(*layers)
 
 

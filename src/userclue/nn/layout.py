@@ -49,6 +49,12 @@ class Layout:
         return ends - 1 - torch.arange(self.tokens, device=self.offsets.device)
 
     @cached_property
+    def from_start(self) -> Tensor:
+        """int64 [N], 0 at the first token of each sequence."""
+        starts = torch.repeat_interleave(self.offsets[:-1], self.lengths, output_size=self.tokens)
+        return torch.arange(self.tokens, device=self.offsets.device) - starts
+
+    @cached_property
     def cells(self) -> Tensor | None:
         """int64 [N], place of each token in the flat padded grid; None when nothing is padded."""
         if self.tokens == self.size * self.longest:

@@ -1,7 +1,7 @@
 """The compiled kernels: built once on the machine they run on, loaded through ctypes, checked, and done without where they cannot be.
 
 Nothing is compiled at import; the first training or encoding on a CPU does it (about two seconds, kept in the user's cache folder).
-Without a C compiler, or with USERCLUE_KERNELS=off, the PyTorch forms in `attention` and `dropout` do the same work.
+Without a C compiler, or with USERCLUE_KERNELS=off, the PyTorch forms in `transformer` and `dropout` do the same work.
 """
 
 import ctypes
@@ -14,19 +14,19 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("kernels.c")
+SOURCE = Path(__file__).with_name("kernels")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
 PARALLEL = (("-fopenmp",), ())  # not every compiler brings OpenMP; without it the kernels use one thread
 _PATIENCE = 120  # seconds for the compiler
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 _POINTER, _LONG, _FLOAT, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
-_MASK = (ctypes.c_uint32, _FLOAT, ctypes.c_uint64)  # dropped, keep_scale, seed
-_SHAPE = (_POINTER, _LONG, _POINTER, _POINTER, _LONG, _POINTER, _POINTER, _LONG, _LONG, _LONG, _FLOAT)
 SIGNATURES = {
-    "userclue_attention_forward": (*_SHAPE, *_MASK, _POINTER, _LONG, _POINTER, _INT),
-    "userclue_attention_backward": (*_SHAPE, *_MASK, _POINTER, _LONG, _POINTER, _POINTER, _LONG, _POINTER, _POINTER, _LONG, _INT),
-    "userclue_dropout": (_POINTER, _POINTER, _POINTER, _LONG, *_MASK, _INT, _INT),
-    "userclue_relu_dropout_backward": (_POINTER, _POINTER, _POINTER, _LONG, _FLOAT),
+    "userclue_block_forward": (_POINTER,),
+    "userclue_block_backward": (_POINTER,),
+    "userclue_embed_forward": (_POINTER,),
+    "userclue_embed_backward": (_POINTER,),
+    "userclue_dropout": (_POINTER, _POINTER, _LONG, ctypes.c_uint32, _FLOAT, ctypes.c_uint64, _INT),
 }
 
 
@@ -45,6 +45,7 @@ def describe() -> str:
 
 @functools.cache
 def _load() -> tuple[ctypes.CDLL | None, str]:
+    _keep_freed_memory()
     try:
         built = _built()
         try:
@@ -60,13 +61,23 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
     return library, ""
 
 
+def _keep_freed_memory() -> None:
+    """Have glibc keep what a step frees, up to half a gigabyte: the next step asks for the same, and new pages cost a tenth of its time."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None and platform.libc_ver()[0] == "glibc":
+        for option, value in ((_M_MMAP_THRESHOLD, 32 << 20), (_M_TRIM_THRESHOLD, 512 << 20)):
+            mallopt(option, value)
+
+
 def _built() -> Path:
     """The shared library, compiled if this source, compiler and processor have not met before. OSError when it cannot be."""
     compiler = shutil.which(os.environ.get("CC") or "cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise OSError("no C compiler found")
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=_PATIENCE, check=True).stdout
-    key = hashlib.sha256("\n".join([SOURCE.read_text(), version, *FLAGS, _processor()]).encode()).hexdigest()[:24]
+    sources = sorted(SOURCE.glob("*.[ch]"))
+    texts = [path.read_text() for path in sources]
+    key = hashlib.sha256("\n".join([*texts, version, *FLAGS, _processor()]).encode()).hexdigest()[:24]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "userclue"
     library = folder / f"kernels-{key}.so"
     if not library.exists():
@@ -74,7 +85,7 @@ def _built() -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as aside:
             made = Path(aside) / library.name
             for parallel in PARALLEL:
-                command = [compiler, *FLAGS, *parallel, str(SOURCE), "-o", str(made), "-lm"]
+                command = [compiler, *FLAGS, *parallel, *(str(path) for path in sources if path.suffix == ".c"), "-o", str(made), "-lm"]
                 done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
                 if not done.returncode:
                     break

@@ -1,12 +1,16 @@
 """Self-attention blocks on packed batches (paper IV-A-1b, eq. 1–3), bidirectional or causal, pre- or post-norm."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, relu
 
 from userclue.config import EncoderConfig
+from userclue.nn.adapters import close_patches, patches
 from userclue.nn.attention import attend, attend_last
-from userclue.nn.dropout import add_dropout, relu_dropout
+from userclue.nn.dropout import dropout
+from userclue.nn.fused import ORDER, Shape, fits_whole, fused_block
 from userclue.nn.layout import Layout
 
 
@@ -16,24 +20,34 @@ class Block(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         dim = config.dim
-        self.heads, self.p, self.norm_first, self.causal = config.heads, config.dropout, config.norm == "pre", config.causal
+        self.heads, self.p, self.norm_first, self.causal = config.heads, config.dropout, config.norm == "pre", bool(config.causal)
+        self.shape = Shape(config.heads, config.dropout, config.norm == "post", self.causal)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
         self.ff1 = nn.Linear(dim, dim)
         self.ff2 = nn.Linear(dim, dim)
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
+        self.adapter = patches(config, "attention", "feed_forward")
 
     def forward(self, x: Tensor, layout: Layout, generator: torch.Generator | None, last_only: bool) -> Tensor:
         """[N, D] → [N, D], or [B, D] for the UR tokens alone: only their queries are ever formed then."""
+        if self.adapter is None and fits_whole(x):
+            weights = [parameter for name in ORDER for parameter in (getattr(self, name).weight, getattr(self, name).bias)]
+            return fused_block(x, layout, weights, self.shape, generator, last_only)
         h = self.norm1(x) if self.norm_first else x
         residual = x.index_select(0, layout.last) if last_only else x
-        x = add_dropout(residual, self.out(self._attend(h, layout, generator, last_only)), self.p, generator)
+        h = self.out(self._attend(h, layout, generator, last_only))
+        if self.adapter is not None:
+            h = self.adapter["attention"](h)
+        x = residual + dropout(h, self.p, generator)
         if not self.norm_first:
             x = self.norm1(x)
         h = self.norm2(x) if self.norm_first else x
-        h = self.ff2(relu_dropout(self.ff1(h), self.p, generator))
-        x = add_dropout(x, h, self.p, generator)
+        h = self.ff2(dropout(relu(self.ff1(h)), self.p, generator))
+        if self.adapter is not None:
+            h = self.adapter["feed_forward"](h)
+        x = x + dropout(h, self.p, generator)
         out: Tensor = x if self.norm_first else self.norm2(x)
         return out
 
@@ -48,6 +62,10 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A stack of blocks; pre-norm stacks end in a LayerNorm of their own."""
 
+    causal: ClassVar[bool | None] = None
+    causal_by_default: ClassVar[bool] = False
+    adaptable: ClassVar[bool] = True
+
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
@@ -61,6 +79,7 @@ class Transformer(nn.Module):
                 nn.init.zeros_(module.bias)
             elif isinstance(module, nn.LayerNorm):
                 module.reset_parameters()
+        close_patches(self)
 
     def forward(self, x: Tensor, layout: Layout, generator: torch.Generator | None = None) -> Tensor:
         """[N, D] → states at the UR tokens, [B, D]; dropout acts only when a generator is given."""

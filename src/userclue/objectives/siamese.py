@@ -1,61 +1,92 @@
-"""CLUE (paper IV-A, Algorithm 1): two views of one sequence, projector, predictor, stop-gradient, no negatives."""
+"""Siamese objectives without negatives: a predictor, and a target that no gradient reaches, keep them from collapsing."""
+
+import copy
+import math
 
 import torch
 from torch import Tensor, nn
 
 from userclue.config import PretrainSettings
-from userclue.data.batches import Batch, concatenate
+from userclue.data.batches import Batch
 from userclue.encoder import UserEncoder
 from userclue.losses import negative_cosine
-from userclue.metrics.geometry import alignment, effective_rank, normalised, std_sqrt_d, uniformity
-from userclue.nn.heads import predictor, projector, reset_linear_layers
+from userclue.nn.heads import predictor, reset_linear_layers
+from userclue.objectives.two_views import FromPair, TwoViews, geometry
 from userclue.train.step import Step
-from userclue.views import VIEWS
 
 
-class Clue(nn.Module):
+class Clue(FromPair):
     """Symmetrised negative cosine between the prediction of one view and the detached projection of the other (eq. 7).
 
     `stop_gradient=False` and `predictor=False` are the ablations of Figure 6: both collapse.
     """
 
-    smallest_batch = 2
+    widths = (1, 1, 1)
+    norm_output = True
 
     def __init__(self, encoder: UserEncoder, settings: PretrainSettings, generator: torch.Generator) -> None:
-        super().__init__()
-        dim = encoder.config.dim
-        self.encoder = encoder
-        self.projector = projector(dim, settings.projector_norm == "all")
-        self.predictor = predictor(dim, settings.predictor_dim or max(dim // 4, 1)) if settings.predictor else nn.Identity()
+        super().__init__(encoder, settings, generator)
+        width = self.projected_dim
+        self.predictor = predictor(width, settings.predictor_dim or max(width // 4, 1)) if settings.predictor else nn.Identity()
         self.stop_gradient = settings.stop_gradient
-        self.view = VIEWS[settings.view]
-        for head in (self.projector, self.predictor):
-            reset_linear_layers(head, generator)
+        reset_linear_layers(self.predictor, generator)
 
     @property
     def constant_rate(self) -> list[nn.Parameter]:
         """The predictor's rate does not decay under a schedule (SimSiam 4.2: it should keep adapting to the representation)."""
         return list(self.predictor.parameters())
 
-    def forward(self, batch: Batch, generator: torch.Generator) -> Step:
-        """One step of Algorithm 1 on B users."""
-        both = concatenate(self.view(batch, generator), self.view(batch, generator))
-        # One pass through the encoder, which has no batch norm; the heads see each view on its own, as their statistics must.
-        first, second = self.encoder(both, generator).chunk(2)
-        z1, z2 = self.projector(first), self.projector(second)
+    def pair(self, first: Tensor, second: Tensor, batch: Batch) -> Step:
+        """One step of Algorithm 1 from the encodings of both views, [B, D] each."""
+        del batch
+        z1, z2 = self.project(first, second)
         p1, p2 = self.predictor(z1), self.predictor(z2)
         loss = (negative_cosine(p1, self._target(z2)) + negative_cosine(p2, self._target(z1))) / 2
-        return Step(loss, lambda: _geometry(z1.detach(), z2.detach()))
+        return Step(loss, lambda: geometry(z1, z2))
 
     def _target(self, z: Tensor) -> Tensor:
         return z.detach() if self.stop_gradient else z
 
 
-def _geometry(z1: Tensor, z2: Tensor) -> dict[str, float]:
-    a, b = z1.double().cpu().numpy(), z2.double().cpu().numpy()
-    return {
-        "std_sqrt_d": std_sqrt_d(a),
-        "projection_rank": effective_rank(normalised(a)),
-        "alignment": alignment(a, b),
-        "uniformity": uniformity(a),
-    }
+class Byol(TwoViews):
+    """BYOL (Grill et al. 2020): the target is another network, whose weights follow the online one's as a moving average.
+
+    The loss is CLUE's negative cosine, to the target's projections; the paper's equation 2 is 2 + 2 times that for each direction.
+    Projector and predictor have one hidden layer of 2D, as the paper's 4,096 for D = 2,048; both put out D, where its 256 = D/8 would
+    leave a narrow encoder's projections hardly any room.
+    """
+
+    widths = (2, 1)
+
+    def __init__(self, encoder: UserEncoder, settings: PretrainSettings, generator: torch.Generator) -> None:
+        super().__init__(encoder, settings, generator)
+        self.predictor = predictor(self.projected_dim, settings.predictor_dim or self.hidden_dim)
+        reset_linear_layers(self.predictor, generator)
+        self.first_momentum = settings.target_momentum
+        self.target_encoder = type(encoder).blank(encoder.config, encoder.vocabulary)
+        self.target_encoder.load_state_dict({name: tensor.clone() for name, tensor in encoder.state_dict().items()}, assign=True)
+        self.target_projector = copy.deepcopy(self.projector)
+        for target in (self.target_encoder, self.target_projector):
+            target.requires_grad_(False)
+
+    def follow(self, progress: float) -> None:
+        """Move the target after the online network: the momentum rises from the first to 1 by a cosine.
+
+        progress: share of the run that is done, in [0, 1].
+        """
+        step = (1 - self.first_momentum) * (math.cos(math.pi * min(progress, 1.0)) + 1) / 2
+        with torch.no_grad():
+            for online, target in ((self.encoder, self.target_encoder), (self.projector, self.target_projector)):
+                for source, followed in zip(online.parameters(), target.parameters(), strict=True):
+                    followed.lerp_(source, step)
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> Step:
+        """One step of BYOL's Algorithm 1 on B users."""
+        both = self.views(batch, generator)
+        z1, z2 = self.project(*self.encoder(both, generator).chunk(2))
+        p1, p2 = self.predictor(z1), self.predictor(z2)
+        with torch.no_grad():
+            first, second = self.target_encoder(both, generator).chunk(2)
+            t1, t2 = self.target_projector(first), self.target_projector(second)
+        loss = (negative_cosine(p1, t2) + negative_cosine(p2, t1)) / 2
+        return Step(loss, lambda: geometry(z1, z2))

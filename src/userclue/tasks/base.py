@@ -20,6 +20,7 @@ from userclue.data.store import Sequences
 from userclue.data.vocabulary import UNK, Vocabulary
 from userclue.encoder import UserEncoder, load_tensors
 from userclue.errors import ArtifactError
+from userclue.nn.adapters import adapted_parameters
 from userclue.train.journal import Row
 from userclue.train.step import Step
 
@@ -111,13 +112,20 @@ class FittedModel(nn.Module):
 
 
 class Training(nn.Module):
-    """Softmax cross-entropy on the UR state (paper IV-C-2); in `probe` mode the encoder is frozen and only the head learns."""
+    """Softmax cross-entropy on the UR state (paper IV-C-2).
+
+    In `probe` mode the encoder is frozen and only the head learns; in `adapter` mode its patches and second LayerNorms learn too
+    (PeterRec, section 3.3).
+    """
 
     def __init__(self, model: FittedModel, mode: str, ignored_target: int) -> None:
         super().__init__()
         self.model, self.mode, self.ignored_target = model, mode, ignored_target
-        if mode == "probe":
+        if mode in ("probe", "adapter"):
             model.encoder.requires_grad_(False)
+        if mode == "adapter":
+            for parameter in adapted_parameters(model.encoder.backbone):
+                parameter.requires_grad_(True)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Step:
         """One step on B labelled sequences."""

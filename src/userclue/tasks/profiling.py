@@ -92,7 +92,9 @@ class Profiling:
         elif len(self.classes) < 2:
             raise DataError(f"all {len(users)} labels are {self.classes[0]!r}; a classifier needs at least two classes")
         self.outputs, self.seed = len(self.classes), seed
-        parts = _assigned(dataset, users, fitted) if fitted is not None else split_users(len(users), seed, groups=_owners(dataset, users))
+        # The windows of one person must not be split between train and test.
+        groups = None if dataset.people is None else dataset.people[users]
+        parts = _assigned(dataset, users, fitted) if fitted is not None else split_users(len(users), seed, groups=groups)
         whole = Instances(sequences.take(users), targets.astype(np.int64), users)
         self.train, self.valid, self.test = (whole.take(part) for part in (parts.train, parts.valid, parts.test))
         self._all_train = self.train  # those that train_fraction leaves out are not tested on later either
@@ -137,14 +139,6 @@ class Profiling:
 
     def _named(self) -> list[tuple[str, Instances]]:
         return [("train", self._all_train), ("valid", self.valid), ("test", self.test)]
-
-
-def _owners(dataset: Dataset, users: np.ndarray) -> np.ndarray | None:
-    """For windowed data, whose window each row is: the windows of one person must not be split between train and test."""
-    if "source_user" not in dataset.user_table.column_names:
-        return None
-    codes: np.ndarray = dataset.user_table["source_user"].combine_chunks().dictionary_encode().indices.to_numpy()
-    return np.asarray(codes[users])
 
 
 def _assigned(dataset: Dataset, users: np.ndarray, fitted: ProfilingModel) -> UserSplit:

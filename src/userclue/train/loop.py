@@ -16,7 +16,7 @@ from userclue.train.checkpoint import Checkpoints, Progress
 from userclue.train.interrupt import StopRequest, stop_on_signal
 from userclue.train.journal import Journal, Row
 from userclue.train.optim import build_optimizer, set_rate
-from userclue.train.step import Step
+from userclue.train.step import Follower, Step
 
 
 def device_of(name: str) -> torch.device:
@@ -63,6 +63,7 @@ class Training:
         self.device = device_of(settings.device)
         module.to(self.device)
         self.optimizer = build_optimizer(module, settings)
+        self._followers = [part for part in module.modules() if isinstance(part, Follower)]
         self.progress = Progress()
         self._users = 0
         self._stopped = False
@@ -97,7 +98,10 @@ class Training:
     def _epoch(self, request: StopRequest) -> None:
         progress = self.progress
         for batch in self.stream.epoch(progress.epoch, skip=progress.step_in_epoch):
-            set_rate(self.optimizer, self.settings, self._share_done())
+            share_done = self._share_done()
+            set_rate(self.optimizer, self.settings, share_done)
+            for part in self._followers:
+                part.follow(share_done)
             generator = seeded_generator(self.device, self.settings.seed, progress.epoch, progress.step_in_epoch, 0)
             with self._autocast():
                 step = self.module(batch.to(self.device), generator)

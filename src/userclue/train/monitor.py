@@ -12,7 +12,8 @@ class CollapseMonitor:
     """Collects warnings from the logged rows: full collapse and, from `effective_rank`, dimensional collapse.
 
     A collapse shows as `std_sqrt_d` below a third of the healthy 1. Where a batch norm ends the projector, it stretches whatever
-    difference is left to unit variance and hides that: there it shows as perfect agreement (loss −1) on a line (rank below 2).
+    difference is left to unit variance and hides that: there it shows as perfect agreement (loss −1, or for objectives whose loss has
+    no such end an alignment of 0) on a line (rank below 2).
     """
 
     def __init__(self, dim: int, stop: bool) -> None:
@@ -30,7 +31,8 @@ class CollapseMonitor:
         std = row.get("std_sqrt_d")
         if std is None:
             return
-        flat = (row.get("loss") or 0) < PERFECT_LOSS and row.get("projection_rank", self.dim) < FLAT_RANK
+        agree = (row.get("loss") or 0) < PERFECT_LOSS or row.get("alignment", 2.0) < 2 * (1 + PERFECT_LOSS)
+        flat = agree and row.get("projection_rank", self.dim) < FLAT_RANK
         self._bad_rows = self._bad_rows + 1 if std < UNHEALTHY_STD or flat else 0
         self._rank = row.get("effective_rank", self._rank)
         if self.collapsed and self.stop:

@@ -1,7 +1,7 @@
 """What a trainable module returns for one batch."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -11,3 +11,11 @@ class Step(NamedTuple):
 
     loss: Tensor
     metrics: Callable[[], dict[str, float]]
+
+
+@runtime_checkable
+class Follower(Protocol):
+    """A part of the trained module that wants to know how far the run is, such as a target that follows the online network."""
+
+    def follow(self, progress: float) -> None:
+        """Called before each step with the share of the run that is done, in [0, 1]."""

@@ -1,0 +1,180 @@
+"""Embedding and transformer block as one compiled kernel each (kernels/embed.c, block.c), forward and backward, CPU, float32."""
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from userclue.nn.dropout import draw, fits
+from userclue.nn.layout import Layout
+from userclue.nn.native import kernels
+
+WIDEST = 16  # floats in the widest vector the kernels may be compiled for; the width of a block must be a multiple
+ORDER = ("qkv", "out", "ff1", "ff2", "norm1", "norm2")  # of the layers, weight then bias, as the kernel takes them
+
+NO_MASK = (0, 1.0, 0)
+
+_POINTER, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+_KEPT = ("qkv", "weights", "values", "mixed", "sum1", "hidden", "sum2", "stats1", "stats2")
+
+
+class _Job(ctypes.Structure):
+    """The C struct Job of kernels/job.h, field by field."""
+
+    _fields_ = (
+        *((name, _LONG) for name in ("N", "B", "D", "H")),
+        *((name, ctypes.c_int32) for name in ("post", "causal", "last")),
+        ("dropped", ctypes.c_uint32),
+        ("keep_scale", _FLOAT),
+        ("threads", ctypes.c_int32),
+        ("seed", ctypes.c_uint64),
+        ("offsets", _POINTER),
+        *((f"{name}_{kind}", _POINTER) for name in ORDER for kind in ("w", "b")),
+        *((name, _POINTER) for name in ("x", "out", *_KEPT, "d_out", "d_x", "d_weights")),
+    )
+
+
+class _Embedding(ctypes.Structure):
+    """The C struct Embedding of kernels/embed.c, field by field."""
+
+    _fields_ = (
+        *((name, _LONG) for name in ("N", "D")),
+        ("dropped", ctypes.c_uint32),
+        ("keep_scale", _FLOAT),
+        ("threads", ctypes.c_int32),
+        ("seed", ctypes.c_uint64),
+        *((name, _POINTER) for name in ("rows", "positions", "items", "places", "x")),
+    )
+
+
+class Shape(NamedTuple):
+    """What a block is beside its weights: heads, dropout probability, post-norm or pre-norm, causal or bidirectional."""
+
+    heads: int
+    p: float
+    post: bool
+    causal: bool
+
+
+def fits_whole(x: Tensor) -> bool:
+    """Whether the kernels of this file take rows of this type and width, [.., D]."""
+    return fits(x) and x.shape[-1] % WIDEST == 0 and not torch.is_autocast_enabled("cpu")
+
+
+def fused_embedding(
+    items: Tensor, places: Tensor, tokens: Tensor, from_end: Tensor, p: float, generator: torch.Generator | None, sparse: bool
+) -> Tensor:
+    """dropout(items[tokens] + places[from_end]), [V, D], [P, D], int64 [N] twice → [N, D]; `sparse`: see torch.nn.Embedding."""
+    drawn = draw(p, generator) if generator is not None and p > 0.0 else NO_MASK
+    out: Tensor = _Embed.apply(items, places, tokens.contiguous(), from_end.contiguous(), drawn, sparse)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Embed(torch.autograd.Function):
+    """The mask is drawn again from its seed; a sparse gradient is handed out coalesced."""
+
+    @staticmethod
+    def forward(ctx: Any, items: Tensor, places: Tensor, tokens: Tensor, from_end: Tensor, drawn: Any, sparse: bool) -> Tensor:
+        ctx.save_for_backward(tokens, from_end)
+        ctx.given = items.shape, places.shape, drawn, sparse
+        out = items.new_empty(len(tokens), items.shape[1])
+        _run_embedding("forward", tokens, from_end, items, places, out, drawn)
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        (tokens, from_end), (shape, places_shape, drawn, sparse) = ctx.saved_tensors, ctx.given
+        gradient, rows, met = gradient.contiguous(), tokens, None
+        if sparse:
+            met, rows = tokens.unique(return_inverse=True)
+        d_items = gradient.new_zeros(shape[0] if met is None else len(met), shape[1])
+        d_places = gradient.new_zeros(places_shape)
+        _run_embedding("backward", rows, from_end, d_items, d_places, gradient, drawn)
+        if met is not None:
+            d_items = torch.sparse_coo_tensor(met[None], d_items, shape, is_coalesced=True, check_invariants=False)
+        return d_items, d_places, None, None, None, None
+
+
+def _run_embedding(
+    direction: str, rows: Tensor, positions: Tensor, items: Tensor, places: Tensor, x: Tensor, drawn: tuple[int, float, int]
+) -> None:
+    job = _Embedding(*x.shape, drawn[0], drawn[1], torch.get_num_threads(), drawn[2])
+    for name, tensor in (("rows", rows), ("positions", positions), ("items", items), ("places", places), ("x", x)):
+        setattr(job, name, tensor.data_ptr())
+    library = kernels()
+    assert library is not None
+    getattr(library, f"userclue_embed_{direction}")(ctypes.addressof(job))
+
+
+def fused_block(
+    x: Tensor, layout: Layout, weights: Sequence[Tensor], shape: Shape, generator: torch.Generator | None, last_only: bool
+) -> Tensor:
+    """[N, D] → [N, D], or [B, D] for the last token of each sequence; `weights` in the order of ORDER."""
+    drawn = draw(shape.p, generator) if generator is not None and shape.p > 0.0 else NO_MASK
+    if torch.is_grad_enabled():
+        out: Tensor = _Block.apply(x.contiguous(), layout.offsets, shape, drawn, last_only, *weights)  # type: ignore[no-untyped-call]
+        return out
+    job, out, _ = _job(x.contiguous(), layout.offsets, shape, drawn, last_only, weights, keep=False)
+    _call("forward", job)
+    return out
+
+
+class _Block(torch.autograd.Function):
+    """Keeps 6 to 7 rows of D a token (last token alone: some of a sequence); masks are drawn again, norms and weights formed again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, offsets: Tensor, shape: Shape, drawn: Any, last: bool, *weights: Tensor) -> Tensor:
+        job, out, kept = _job(x, offsets, shape, drawn, last, weights, keep=True)
+        _call("forward", job)
+        ctx.save_for_backward(x, offsets, *weights)
+        ctx.given, ctx.kept = (shape, drawn, last), kept
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        x, offsets, *weights = ctx.saved_tensors
+        gradient, d_x = gradient.contiguous(), torch.empty_like(x)
+        d_weights = x.new_empty(sum(weight.numel() for weight in weights))
+        shape, drawn, last = ctx.given
+        job, _, _ = _job(x, offsets, shape, drawn, last, weights, keep=False)
+        for name, tensor in ctx.kept.items():
+            setattr(job, name, tensor.data_ptr())
+        job.d_out, job.d_x, job.d_weights = gradient.data_ptr(), d_x.data_ptr(), d_weights.data_ptr()
+        _call("backward", job)
+        parts = d_weights.split([weight.numel() for weight in weights])
+        return d_x, None, None, None, None, *(part.view_as(weight) for part, weight in zip(parts, weights, strict=True))
+
+
+def _job(
+    x: Tensor, offsets: Tensor, shape: Shape, drawn: tuple[int, float, int], last: bool, weights: Sequence[Tensor], keep: bool
+) -> tuple[_Job, Tensor, dict[str, Tensor]]:
+    """The struct, the result to be written, and with `keep` the tensors for the backward pass."""
+    (n, dim), sequences = x.shape, offsets.shape[0] - 1
+    rows = sequences if last else n
+    out = x.new_empty(rows, dim)
+    job = _Job(n, sequences, dim, shape.heads, shape.post, shape.causal, last, drawn[0], drawn[1], torch.get_num_threads(), drawn[2])
+    job.offsets, job.x, job.out = offsets.data_ptr(), x.data_ptr(), out.data_ptr()
+    for (name, kind), weight in zip(((name, kind) for name in ORDER for kind in "wb"), weights, strict=True):
+        setattr(job, f"{name}_{kind}", weight.data_ptr())
+    kept: dict[str, Tensor] = {}
+    if keep:
+        lanes = -(-shape.heads // WIDEST) * WIDEST
+        sizes = dict.fromkeys(("mixed", "sum1", "hidden"), rows * dim)
+        sizes |= {"qkv": sequences * dim, "weights": n * lanes, "values": sequences * shape.heads * dim} if last else {}
+        sizes |= {} if last else {"qkv": 3 * n * dim, "weights": 2 * n * shape.heads}
+        sizes |= {"stats1": 2 * (rows if shape.post else n), "stats2": 2 * rows}
+        sizes |= {"sum2": rows * dim} if shape.post else {}
+        kept = {name: x.new_empty(size) for name, size in sizes.items()}
+        for name, tensor in kept.items():
+            setattr(job, name, tensor.data_ptr())
+    return job, out, kept
+
+
+def _call(direction: str, job: _Job) -> None:
+    library = kernels()
+    assert library is not None
+    getattr(library, f"userclue_block_{direction}")(ctypes.addressof(job))

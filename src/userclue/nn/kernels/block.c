@@ -1,0 +1,206 @@
+// One transformer block, forward and backward, on packed float32 sequences: what PyTorch does in some forty kernels that each pass
+// over memory is done here for a few sequences at a time, whose rows stay in cache from the first product to the last.
+// transformer.py calls it and holds the PyTorch form that it must equal.
+//
+//     pre-norm     a = norm1(x), s1 = x + drop(out(attention(a))), b = norm2(s1), result = s1 + drop(ff2(drop(relu(ff1(b)))))
+//     post-norm    s1 = x + drop(out(attention(x))), b = norm1(s1), s2 = b + drop(ff2(drop(relu(ff1(b))))), result = norm2(s2)
+//
+// Masks are not kept but drawn again from their seed. Gradients of the weights are summed within a fixed number of slots, each a run of
+// chunks, and then over the slots in order: any number of threads gives the same bits.
+
+#include "vector.h"
+#include "matmul.h"
+#include "job.h"
+#include "rows.h"
+#include "attention.h"
+#include "last.h"
+
+// Transposed weights, so that products run along rows: qkv [D, 3D], the others [D, D]
+typedef struct { const float *qkv, *out, *ff1, *ff2; } Transposed;
+
+static Transposed transposed(const Job *g, float *to) {
+    const int64_t D = g->D;
+    float *qkv = to, *out = to + 3 * D * D, *ff1 = out + D * D, *ff2 = ff1 + D * D;
+    transpose(g->qkv_w, D, 3 * D, D, qkv, 3 * D);
+    transpose(g->out_w, D, D, D, out, D);
+    transpose(g->ff1_w, D, D, D, ff1, D);
+    transpose(g->ff2_w, D, D, D, ff2, D);
+    return (Transposed){qkv, out, ff1, ff2};
+}
+
+static int64_t forward_memory(const Job *g, Sizes most) {
+    const int64_t D = g->D, rows = most.rows;
+    return rows * (12 * D + padded(g->H) + 4) + most.sequences * g->H * D + 16 * 16 + (g->last ? last_memory(g, most) : attention_memory(g, most.longest));
+}
+
+// Where the rows of a chunk lie that the backward pass wants: in what is kept, or where nothing is, in the arena.
+static float *kept_or(float *kept, int64_t at, Arena *arena, int64_t floats) { return kept ? kept + at : take(arena, floats); }
+
+static void gather_last(const Job *g, Chunk chunk, const float *rows, float *to) {
+    const int64_t base = g->offsets[chunk.from];
+    for (int64_t b = chunk.from; b < chunk.to; b++)
+        memcpy(to + (b - chunk.from) * g->D, rows + (g->offsets[b + 1] - 1 - base) * g->D, (size_t)g->D * sizeof(float));
+}
+
+static void forward_chunk(const Job *g, Chunk chunk, Transposed t, Sizes most, Arena arena) {
+    const int64_t D = g->D, base = g->offsets[chunk.from], rows = g->offsets[chunk.to] - base, S = chunk.to - chunk.from;
+    const int64_t R = g->last ? S : rows, r0 = g->last ? chunk.from : base, Hp = padded(g->H);
+    const float *x = g->x + base * D, *h = x, *residual = x;
+    if (!g->post) {
+        float *a = take(&arena, rows * D);
+        norm_rows(x, rows, D, g->norm1_w, g->norm1_b, a, kept_or(g->stats1, base * 2, &arena, rows * 2));
+        h = a;
+    }
+    float *mixed = kept_or(g->mixed, r0 * D, &arena, R * D);
+    if (g->last) {
+        float *weights = kept_or(g->weights, base * Hp, &arena, rows * Hp), *values = kept_or(g->values, chunk.from * g->H * D, &arena, S * g->H * D);
+        float *q = kept_or(g->qkv, chunk.from * D, &arena, S * D), *at_last = take(&arena, S * D);
+        const Last w = last_arena(g, most, &arena);
+        gather_last(g, chunk, h, w.h_last);
+        matmul(S, D, D, w.h_last, D, t.qkv, 3 * D, q, D, BIAS, g->qkv_b);
+        attend_last(g, chunk, h, t.qkv + 2 * D, 3 * D, q, weights, values, mixed, w);
+        gather_last(g, chunk, x, at_last);
+        residual = at_last;
+    } else {
+        float *qkv = kept_or(g->qkv, base * 3 * D, &arena, rows * 3 * D);
+        matmul(rows, 3 * D, D, h, D, t.qkv, 3 * D, qkv, 3 * D, BIAS, g->qkv_b);
+        for (int64_t b = chunk.from; b < chunk.to; b++) {
+            const int64_t first = g->offsets[b], at = first - base;
+            float *kept = g->weights ? g->weights + first * g->H * 2 : 0;
+            attend(g, qkv + at * 3 * D, g->offsets[b + 1] - first, first, mixed + at * D, kept, arena);
+        }
+    }
+    float *y = take(&arena, R * D), *b = take(&arena, R * D);
+    float *sum1 = kept_or(g->sum1, r0 * D, &arena, R * D), *hidden = kept_or(g->hidden, r0 * D, &arena, R * D);
+    float *stats2 = kept_or(g->stats2, r0 * 2, &arena, R * 2), *out = g->out + r0 * D;
+    matmul(R, D, D, mixed, D, t.out, D, y, D, BIAS, g->out_b);
+    drop(g, AFTER_ATTENTION, r0, y, residual, R, sum1);
+    if (g->post) norm_rows(sum1, R, D, g->norm1_w, g->norm1_b, b, kept_or(g->stats1, r0 * 2, &arena, R * 2));
+    else norm_rows(sum1, R, D, g->norm2_w, g->norm2_b, b, stats2);
+    matmul(R, D, D, b, D, t.ff1, D, hidden, D, BIAS, g->ff1_b);
+    rectify_drop(g, HIDDEN, r0, R, hidden);
+    matmul(R, D, D, hidden, D, t.ff2, D, y, D, BIAS, g->ff2_b);
+    if (g->post) {
+        float *sum2 = kept_or(g->sum2, r0 * D, &arena, R * D);
+        drop(g, AFTER_HIDDEN, r0, y, b, R, sum2);
+        norm_rows(sum2, R, D, g->norm2_w, g->norm2_b, out, stats2);
+    } else drop(g, AFTER_HIDDEN, r0, y, sum1, R, out);
+}
+
+static int64_t backward_memory(const Job *g, Sizes most) {
+    const int64_t D = g->D;
+    return most.rows * 9 * D + 16 * 16 + (g->last ? last_memory(g, most) : attention_memory(g, most.longest));
+}
+
+// The second half of a block: d_out [R, D] → the gradients of sum1 (d_sum) and of the attention's result (d_mixed)
+static void feed_forward_back(const Job *g, int64_t r0, int64_t R, float *d_sum, float *d_mixed, Gradients to, Arena arena) {
+    const int64_t D = g->D;
+    const float *d = g->d_out + r0 * D, *sum1 = g->sum1 + r0 * D, *hidden = g->hidden + r0 * D;
+    float *y = take(&arena, R * D), *b = take(&arena, R * D), *z = d_mixed;
+    if (g->post) {
+        float *d_sum2 = take(&arena, R * D);
+        norm_back(g->sum2 + r0 * D, g->stats2 + r0 * 2, g->norm2_w, d, 0, R, D, d_sum2, to.norm2_w, to.norm2_b);
+        d = d_sum2;
+        norm_again(sum1, R, D, g->norm1_w, g->norm1_b, g->stats1 + r0 * 2, b);
+    } else norm_again(sum1, R, D, g->norm2_w, g->norm2_b, g->stats2 + r0 * 2, b);
+    drop(g, AFTER_HIDDEN, r0, d, 0, R, y);
+    matmul_t(D, D, R, y, D, hidden, D, to.ff2_w, D, ADD);
+    add_rows(y, R, D, to.ff2_b);
+    matmul(R, D, D, y, D, g->ff2_w, D, z, D, SET, 0);
+    rectify_drop_back(g, hidden, R, z);
+    matmul_t(D, D, R, z, D, b, D, to.ff1_w, D, ADD);
+    add_rows(z, R, D, to.ff1_b);
+    matmul(R, D, D, z, D, g->ff1_w, D, y, D, SET, 0);
+    if (g->post) {
+        for (int64_t i = 0; i < R * D; i += W) store(y + i, load(y + i) + load(d + i));
+        norm_back(sum1, g->stats1 + r0 * 2, g->norm1_w, y, 0, R, D, d_sum, to.norm1_w, to.norm1_b);
+    } else norm_back(sum1, g->stats2 + r0 * 2, g->norm2_w, y, d, R, D, d_sum, to.norm2_w, to.norm2_b);
+    drop(g, AFTER_ATTENTION, r0, d_sum, 0, R, y);
+    matmul_t(D, D, R, y, D, g->mixed + r0 * D, D, to.out_w, D, ADD);
+    add_rows(y, R, D, to.out_b);
+    matmul(R, D, D, y, D, g->out_w, D, d_mixed, D, SET, 0);
+}
+
+static void backward_chunk(const Job *g, Chunk chunk, const float *k_t, Sizes most, Gradients to, Arena arena) {
+    const int64_t D = g->D, base = g->offsets[chunk.from], rows = g->offsets[chunk.to] - base, S = chunk.to - chunk.from;
+    const int64_t R = g->last ? S : rows, r0 = g->last ? chunk.from : base;
+    const float *x = g->x + base * D, *h = x;
+    float *d_sum = take(&arena, R * D), *d_mixed = take(&arena, R * D), *d_h = take(&arena, rows * D), *d_x = g->d_x + base * D;
+    feed_forward_back(g, r0, R, d_sum, d_mixed, to, arena);
+    if (!g->post) {
+        float *a = take(&arena, rows * D);
+        norm_again(x, rows, D, g->norm1_w, g->norm1_b, g->stats1 + base * 2, a);
+        h = a;
+    }
+    if (g->last) {
+        const Last w = last_arena(g, most, &arena);
+        attend_last_back(g, chunk, h, k_t, g->qkv + chunk.from * D, g->weights + base * padded(g->H), g->values + chunk.from * g->H * D, d_mixed,
+                         d_h, to, w);
+        if (g->post) memcpy(d_x, d_h, (size_t)(rows * D) * sizeof(float));
+        else norm_back(x, g->stats1 + base * 2, g->norm1_w, d_h, 0, rows, D, d_x, to.norm1_w, to.norm1_b);
+        for (int64_t s = 0; s < S; s++) {
+            float *at = d_x + (g->offsets[chunk.from + s + 1] - 1 - base) * D;
+            for (int64_t d = 0; d < D; d += W) store(at + d, load(at + d) + load(d_sum + s * D + d));
+        }
+        return;
+    }
+    float *d_qkv = take(&arena, rows * 3 * D);
+    for (int64_t b = chunk.from; b < chunk.to; b++) {
+        const int64_t first = g->offsets[b], at = first - base;
+        attend_back(g, g->qkv + first * 3 * D, g->offsets[b + 1] - first, first, g->weights + first * g->H * 2, g->mixed + first * D, d_mixed + at * D,
+                    d_qkv + at * 3 * D, arena);
+    }
+    matmul_t(3 * D, D, rows, d_qkv, 3 * D, h, D, to.qkv_w, D, ADD);
+    add_rows(d_qkv, rows, 3 * D, to.qkv_b);
+    matmul(rows, D, 3 * D, d_qkv, 3 * D, g->qkv_w, D, d_h, D, SET, 0);
+    if (g->post)
+        for (int64_t i = 0; i < rows * D; i += W) store(d_x + i, load(d_h + i) + load(d_sum + i));
+    else norm_back(x, g->stats1 + base * 2, g->norm1_w, d_h, d_sum, rows, D, d_x, to.norm1_w, to.norm1_b);
+}
+
+// OpenMP, because PyTorch uses it: its threads are there already, and a second pool would fight them for the cores.
+void userclue_block_forward(const Job *g) {
+    Chunk *chunks = memory((size_t)g->B * sizeof(Chunk));
+    const int64_t n = chunks_of(g, chunks), D = g->D;
+    const Sizes most = sizes_of(g, chunks, n);
+    float *weights = memory((size_t)(6 * D * D) * sizeof(float));
+    const Transposed t = transposed(g, weights);
+#pragma omp parallel num_threads(g->threads) if (g->threads > 1 && n > 1)
+    {
+        float *own = memory((size_t)forward_memory(g, most) * sizeof(float));
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t c = 0; c < n; c++) forward_chunk(g, chunks[c], t, most, (Arena){own});
+        free(own);
+    }
+    free(weights);
+    free(chunks);
+}
+
+#define MOST_SLOTS 32
+
+void userclue_block_backward(const Job *g) {
+    Chunk *chunks = memory((size_t)g->B * sizeof(Chunk));
+    const int64_t n = chunks_of(g, chunks), D = g->D, size = n_weights(D);
+    const Sizes most = sizes_of(g, chunks, n);
+    const int64_t slots = n < 4 ? 1 : n / 4 < MOST_SLOTS ? n / 4 : MOST_SLOTS;
+    float *sums = memory((size_t)(slots * size) * sizeof(float)), *k_t = memory((size_t)(D * D) * sizeof(float));
+    transpose(g->qkv_w + D * D, D, D, D, k_t, D);
+#pragma omp parallel num_threads(g->threads) if (g->threads > 1 && slots > 1)
+    {
+        float *own = memory((size_t)backward_memory(g, most) * sizeof(float));
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t slot = 0; slot < slots; slot++) {
+            float *to = sums + slot * size;
+            memset(to, 0, (size_t)size * sizeof(float));
+            for (int64_t c = n * slot / slots; c < n * (slot + 1) / slots; c++)
+                backward_chunk(g, chunks[c], k_t, most, gradients(to, D), (Arena){own});
+        }
+        free(own);
+    }
+    memcpy(g->d_weights, sums, (size_t)size * sizeof(float));
+    for (int64_t slot = 1; slot < slots; slot++)
+        for (int64_t i = 0; i < size; i++) g->d_weights[i] += sums[slot * size + i];
+    free(k_t);
+    free(sums);
+    free(chunks);
+}

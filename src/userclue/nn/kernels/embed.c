@@ -1,0 +1,46 @@
+// Item embedding plus position, dropped: one pass instead of two look-ups, a sum and a dropout; and backward, one instead of three.
+
+#include "vector.h"
+
+typedef struct {
+    int64_t N, D;
+    uint32_t dropped; // of 2^16
+    float keep_scale;
+    int32_t threads;
+    uint64_t seed;
+    const int64_t *rows, *positions; // [N], where each token's vector stands in either table
+    float *items, *places;           // the tables, or their gradients
+    float *x;                        // [N, D], the result, or its gradient
+} Embedding;
+
+static inline vf kept(const Embedding *g, int64_t n, int64_t d, int second) {
+    if (!g->dropped) return splat(1.0f);
+    const vu bits = random_bits(row_seed(g->seed, (uint64_t)n), (uint32_t)d);
+    return second ? upper(bits, g->dropped, g->keep_scale) : lower(bits, g->dropped, g->keep_scale);
+}
+
+// x = mask * (items[rows] + places[positions])
+void userclue_embed_forward(const Embedding *g) {
+    const int64_t D = g->D;
+#pragma omp parallel for schedule(static) num_threads(g->threads) if (g->threads > 1 && g->N > 256)
+    for (int64_t n = 0; n < g->N; n++) {
+        const float *item = g->items + g->rows[n] * D, *place = g->places + g->positions[n] * D;
+        for (int64_t d = 0; d < D; d += W)
+            store(g->x + n * D + d, (load(item + d) + load(place + d)) * kept(g, n, d / (2 * W) * 2 * W, d / W % 2));
+    }
+}
+
+// items[rows] += mask * x and places[positions] += mask * x. Threads part the columns: each sum is formed in the order of the tokens.
+void userclue_embed_backward(const Embedding *g) {
+    const int64_t D = g->D, pairs = (D + 2 * W - 1) / (2 * W);
+#pragma omp parallel for schedule(static) num_threads(g->threads) if (g->threads > 1 && pairs > 1 && g->N > 256)
+    for (int64_t pair = 0; pair < pairs; pair++)
+        for (int64_t n = 0; n < g->N; n++) {
+            float *item = g->items + g->rows[n] * D, *place = g->places + g->positions[n] * D;
+            for (int64_t d = pair * 2 * W; d < D && d < (pair + 1) * 2 * W; d += W) {
+                const vf y = load(g->x + n * D + d) * kept(g, n, pair * 2 * W, d / W % 2);
+                store(item + d, load(item + d) + y);
+                store(place + d, load(place + d) + y);
+            }
+        }
+}

@@ -1,0 +1,94 @@
+// Layer normalisation, dropout and sums over the rows of a chunk.
+
+#define EPSILON 1e-5f // torch.nn.LayerNorm's
+
+// out = norm(x) and the two numbers a row that its gradient needs
+static void norm_rows(const float *x, int64_t rows, int64_t D, const float *weight, const float *bias, float *out, float *stats) {
+    for (int64_t i = 0; i < rows; i++) {
+        const float *xi = x + i * D;
+        vf total = {0};
+        for (int64_t d = 0; d < D; d += W) total += load(xi + d);
+        const float mean = sum(total) / (float)D;
+        vf squares = {0};
+        for (int64_t d = 0; d < D; d += W) {
+            const vf c = load(xi + d) - mean;
+            squares += c * c;
+        }
+        const float inverse = 1.0f / sqrtf(sum(squares) / (float)D + EPSILON);
+        for (int64_t d = 0; d < D; d += W) store(out + i * D + d, (load(xi + d) - mean) * inverse * load(weight + d) + load(bias + d));
+        stats[i * 2] = mean;
+        stats[i * 2 + 1] = inverse;
+    }
+}
+
+// The same from the kept numbers
+static void norm_again(const float *x, int64_t rows, int64_t D, const float *weight, const float *bias, const float *stats, float *out) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t d = 0; d < D; d += W)
+            store(out + i * D + d, (load(x + i * D + d) - stats[i * 2]) * stats[i * 2 + 1] * load(weight + d) + load(bias + d));
+}
+
+// dx = gradient of norm(x) + add (if not null); dx may be dy or add. The weight's and bias's gradients are added to.
+static void norm_back(const float *x, const float *stats, const float *weight, const float *dy, const float *add, int64_t rows, int64_t D,
+                      float *dx, float *d_weight, float *d_bias) {
+    for (int64_t i = 0; i < rows; i++) {
+        const float mean = stats[i * 2], inverse = stats[i * 2 + 1];
+        vf first = {0}, second = {0};
+        for (int64_t d = 0; d < D; d += W) {
+            const vf z = (load(x + i * D + d) - mean) * inverse, y = load(dy + i * D + d), scaled = y * load(weight + d);
+            first += scaled;
+            second += scaled * z;
+            store(d_weight + d, load(d_weight + d) + y * z);
+            store(d_bias + d, load(d_bias + d) + y);
+        }
+        const float a = sum(first) / (float)D, b = sum(second) / (float)D;
+        for (int64_t d = 0; d < D; d += W) {
+            const vf z = (load(x + i * D + d) - mean) * inverse;
+            vf y = (load(dy + i * D + d) * load(weight + d) - a - z * b) * inverse;
+            if (add) y += load(add + i * D + d);
+            store(dx + i * D + d, y);
+        }
+    }
+}
+
+// out = mask * x (+ add, if not null); `first` is the number of the first row, on which its mask depends
+static void drop(const Job *g, int place, int64_t first, const float *x, const float *add, int64_t rows, float *out) {
+    const int64_t D = g->D;
+    const uint64_t seed = stream(g, place);
+    for (int64_t i = 0; i < rows * D; i += D) {
+        const uint32_t hash = row_seed(seed, (uint64_t)(first + i / D));
+        for (int64_t d = i; d < i + D; d += 2 * W) {
+            const Masks left = masks(g, hash, d - i);
+            vf y = load(x + d) * left.first;
+            if (add) y += load(add + d);
+            store(out + d, y);
+            if (d + W == i + D) break;
+            y = load(x + d + W) * left.second;
+            if (add) y += load(add + d + W);
+            store(out + d + W, y);
+        }
+    }
+}
+
+// x = mask * relu(x)
+static void rectify_drop(const Job *g, int place, int64_t first, int64_t rows, float *x) {
+    for (int64_t i = 0; i < rows * g->D; i += W) {
+        const vf y = load(x + i);
+        store(x + i, (vf)((vi)y & (y > 0.0f)));
+    }
+    drop(g, place, first, x, 0, rows, x);
+}
+
+// dx *= mask * (x > 0): what came out of rectify_drop is positive exactly where x was positive and kept
+static void rectify_drop_back(const Job *g, const float *out, int64_t rows, float *dx) {
+    for (int64_t i = 0; i < rows * g->D; i += W) store(dx + i, (vf)((vi)(load(dx + i) * g->keep_scale) & (load(out + i) > 0.0f)));
+}
+
+// out += sum of the rows
+static void add_rows(const float *x, int64_t rows, int64_t D, float *out) {
+    for (int64_t d = 0; d < D; d += W) {
+        vf total = {0};
+        for (int64_t i = 0; i < rows; i++) total += load(x + i * D + d);
+        store(out + d, load(out + d) + total);
+    }
+}
