@@ -9,6 +9,7 @@ work count as free), on the true lengths of the histories, without padding. Widt
     attention, full block 4·l²·D  (scores and mixing, all heads together)
     last block, UR alone  2·D·2D a token for k, v;  2·D·D + 2·D·D + 4·D·D once;  4·l·D for the one query
     heads of CLUE         3 · 2·D·D (projector) + 2 · 2·D·P (predictor of hidden width P), a view
+    next item             full blocks throughout, causal attention 2·l·(l+1)·D; 2·D·V a prediction, l − 2 a history of l tokens or 1
 
 A CLUE step is two views, and its backward pass costs twice the forward: gradients of inputs and of weights.
 
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from typing import Self
 
 FLOAT = 4
+SPECIAL = 4  # rows of the item table that are no items
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,28 @@ def clue_steps(lengths: Lengths, rows: int, max_len: int, shape: Shape, steps: i
     # the hidden layer; of the last block: input, norm, k, v.
     kept = 2 * tokens * d * ((shape.blocks - 1) * 9 + 4)
     return Work(flops, FLOAT * (7.0 * weights * steps + 2 * kept + 2 * 2 * tokens * d))
+
+
+def next_steps(lengths: Lengths, rows: int, max_len: int, shape: Shape, steps: int = 1) -> Work:
+    """Steps of next-item training at every position that together see these histories once: causal, softmax over all items, tied."""
+    d, tokens, items = shape.dim, lengths.tokens, rows - SPECIAL
+    encoder = shape.blocks * (12 * d * d * tokens + 2 * d * (lengths.squares + tokens))
+    predictions = tokens - 2 * lengths.users
+    kept = tokens * d * shape.blocks * 9
+    return _item_steps(float(encoder + 2 * d * items * predictions), kept, lengths, rows, max_len, shape, steps)
+
+
+def last_steps(lengths: Lengths, rows: int, max_len: int, shape: Shape, steps: int = 1) -> Work:
+    """The same with one prediction a history, from the vector at UR, over all rows of the table."""
+    forward = encoder_flops(lengths, shape) + 2.0 * shape.dim * rows * lengths.users
+    kept = lengths.tokens * shape.dim * ((shape.blocks - 1) * 9 + 4)
+    return _item_steps(forward, kept, lengths, rows, max_len, shape, steps)
+
+
+def _item_steps(forward: float, kept: int, lengths: Lengths, rows: int, max_len: int, shape: Shape, steps: int) -> Work:
+    """Logits count as moving nothing: a chunk of them can stay in the cache."""
+    moved = 7.0 * encoder_weights(rows, max_len, shape) * steps + 2 * kept + 2 * lengths.tokens * shape.dim
+    return Work(3 * forward, FLOAT * moved)
 
 
 def embedding_pass(lengths: Lengths, rows: int, max_len: int, shape: Shape) -> Work:

@@ -96,6 +96,13 @@ def pretrain(place: Place) -> Iterator[Case]:
         yield Case("pretrain", f"batch {batch}", "sequences", systems, _on_ml_1m(place, batch=batch, warm_up=warm_up, tokens=100 * batch))
 
 
+def next_item(place: Place) -> Iterator[Case]:
+    """The same loss at the same positions: every one beside RecTools, the last of a prefix beside RecBole."""
+    for label, ours, peer in (("every position", "next", "rectools"), ("last position", "last", "recbole")):
+        systems = (System(OURS, OURS, ours), System(peer, peer, "pretrain"), System(RATES, RATES, RATES))
+        yield Case("next", f"{label}, batch 64", "sequences", systems, _on_ml_1m(place))
+
+
 def embed(place: Place) -> Iterator[Case]:
     """Vectors of all users of MovieLens-1M."""
     systems = (*_systems("embed", OURS, "lifestream", "rectools", RATES), _plain("embed"))
@@ -174,6 +181,7 @@ def widths(place: Place) -> Iterator[Case]:
 
 MEASUREMENTS: dict[str, Callable[[Place], Iterator[Case]]] = {
     "pretrain": pretrain,
+    "next": next_item,
     "embed": embed,
     "rank": rank,
     "agree": agree,

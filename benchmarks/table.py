@@ -11,6 +11,7 @@ Row = dict[str, Any]
 
 TITLES = {
     "pretrain": "Pre-training",
+    "next": "Next item, softmax over all items",
     "embed": "Vectors of all users",
     "rank": "Full ranking, from history to metrics",
     "agree": "The evaluators of the ranking on equal scores",
@@ -35,8 +36,6 @@ def markdown(rows: list[Row]) -> str:
         if mine:
             parts.append(f"## {TITLES[name]}")
             parts += TABLES[name](mine)
-        if name == "pretrain" and mine:
-            parts.append("## Next item, full softmax at every position\n\nNot measured: userclue has no such training yet.")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -106,6 +105,8 @@ def _spread(values: list[float]) -> str:
 
 def _work(ready: Row) -> Work:
     """The unavoidable work of ours on all users once."""
+    if "work" in ready:
+        return Work(**ready["work"])
     lengths, shape = Lengths(**ready["lengths"]), Shape(ready["dim"], ready["blocks"], ready["dim"] // 4)
     rows, max_len = ready["rows"], ready["max_len"]
     if "steps_per_epoch" in ready:
@@ -233,6 +234,7 @@ def growth(rows: list[Row]) -> list[str]:
 
 TABLES: dict[str, Callable[[list[Row]], list[str]]] = {
     "pretrain": speed,
+    "next": speed,
     "embed": speed,
     "rank": speed,
     "agree": agreement,

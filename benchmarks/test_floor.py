@@ -1,24 +1,39 @@
 """The floor's count of FLOPs against torch's own, on batches without padding."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
-from benchmarks.floor import Lengths, Shape, clue_steps, embedding_pass, encoder_flops, encoder_weights, full_ranking
+from benchmarks.floor import (
+    Lengths,
+    Shape,
+    clue_steps,
+    embedding_pass,
+    encoder_flops,
+    encoder_weights,
+    full_ranking,
+    last_steps,
+    next_steps,
+)
 from benchmarks.workers.protocol import counted_flops
 from userclue.config import PretrainSettings
 from userclue.data.batches import pack
 from userclue.data.store import Sequences
 from userclue.data.vocabulary import FIRST_ITEM, Vocabulary
 from userclue.encoder import UserEncoder
+from userclue.objectives.items import NextItem
 from userclue.objectives.siamese import Clue
+from userclue.tasks.base import Training
+from userclue.tasks.sequential import SequentialModel, TiedHead
 
 ITEMS, MAX_LEN, USERS, LENGTH = 40, 12, 5, 9
 
 
-def encoder_of(dim: int, blocks: int, heads: int) -> UserEncoder:
-    settings = PretrainSettings.of({"dim": dim, "blocks": blocks, "heads": heads, "max_len": MAX_LEN, "dropout": 0.5})
+def encoder_of(dim: int, blocks: int, heads: int, causal: bool = False) -> UserEncoder:
+    settings = PretrainSettings.of({"dim": dim, "blocks": blocks, "heads": heads, "max_len": MAX_LEN, "dropout": 0.5, "causal": causal})
     vocabulary = Vocabulary(
         pa.table(
             {
@@ -54,6 +69,29 @@ def test_flops_of_a_step_and_of_an_embedding_pass_are_those_torch_counts(
         objective(packed, generator).loss.backward()
 
     assert counted_flops(step) == clue_steps(lengths, ITEMS, MAX_LEN, shape).flops
+
+
+@pytest.mark.parametrize(("dim", "blocks", "heads"), [(16, 2, 4), (32, 3, 2), (8, 1, 1)])
+def test_flops_of_next_item_training_are_those_torch_counts(dim: int, blocks: int, heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USERCLUE_KERNELS", "off")
+    encoder, packed, generator = encoder_of(dim, blocks, heads, causal=True), batch(), torch.Generator().manual_seed(1)
+    shape, lengths, rows = Shape(dim, blocks), Lengths.of([LENGTH + 1] * USERS), len(encoder.vocabulary)
+    objective = NextItem(encoder, PretrainSettings.of({"objective": "next", "dim": dim, "heads": heads}), generator)
+    # Torch forms all l² scores and masks those of later tokens: l (l − 1) / 2 a head that the floor does not count.
+    needless = 3 * blocks * USERS * 2 * dim * (LENGTH + 1) * LENGTH
+
+    def everywhere() -> None:
+        objective(packed, generator).loss.backward()
+
+    assert counted_flops(everywhere) - needless == next_steps(lengths, rows, MAX_LEN, shape).flops
+
+    targeted = replace(packed, targets=packed.tokens[:USERS])
+    training = Training(SequentialModel(encoder, TiedHead(encoder), {}), "finetune", -100)
+
+    def last() -> None:
+        training(targeted, generator).loss.backward()
+
+    assert counted_flops(last) == last_steps(lengths, rows, MAX_LEN, shape).flops
 
 
 @pytest.mark.parametrize(("dim", "blocks", "heads"), [(16, 2, 4), (8, 1, 1)])

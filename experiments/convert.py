@@ -2,8 +2,9 @@
 
     .venv/bin/python experiments/convert.py ml-1m --data FOLDER -o OUT
 
-writes OUT/events.parquet, OUT/items.parquet where the data set describes its items, and one OUT/NAME.csv with `user_id,label`
-a label. A log without times has no `timestamp` column: its rows are in order, oldest first.
+writes OUT/events.parquet, OUT/items.parquet where the data set describes its items, one OUT/NAME.csv with `user_id,label` a label,
+and OUT/targets.csv with `user_id,item_id` where users took things in another domain (cold start). A log without times
+has no `timestamp` column: its rows are in order, oldest first.
 """
 
 import argparse
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.parquet as pq
 
 from userclue.errors import UsageError
@@ -32,6 +35,7 @@ class Tables:
     events: pa.Table
     items: pa.Table | None = None
     labels: dict[str, dict[Any, str]] = field(default_factory=dict)
+    targets: pa.Table | None = None
 
 
 def lines(path: Path, separator: str | None, encoding: str = "utf-8") -> Iterable[list[str]]:
@@ -64,6 +68,29 @@ def ml_1m(data: Path) -> Tables:
         "occupation": {int(row[0]): row[3] for row in users},
     }
     return Tables(log(histories), described(movies, "genre"), labels)
+
+
+def ml_1m_without(genre: str) -> Any:
+    """Converter for cold start inside MovieLens-1M: histories of the films outside a genre, targets the films in it."""
+
+    def convert(data: Path) -> Tables:
+        whole = ml_1m(data)
+        assert whole.items is not None
+        inside = {movie for movie, genres in zip(*whole.items.to_pydict().values(), strict=True) if genre in genres}
+        target = pa.array([movie in inside for movie in whole.events["item_id"].to_pylist()])
+        return Tables(whole.events.filter(pc.invert(target)), whole.items, whole.labels, whole.events.filter(target))
+
+    return convert
+
+
+def two_domains(source: str, target: str) -> Any:
+    """Converter for a source and a target file with one line a user (user, TAB, items); users in the target file alone stay in it."""
+
+    def convert(data: Path) -> Tables:
+        logs = [log((user, items.split()) for user, items in lines(data / name, "\t")) for name in (source, target)]
+        return Tables(logs[0], targets=logs[1])
+
+    return convert
 
 
 def ml_100k(data: Path) -> Tables:
@@ -146,6 +173,11 @@ CONVERTERS = {
     "lastfm": s3rec("LastFM"),
     "pakdd2015": pakdd2015,
     "atus": atus,
+    "ml-1m-romance": ml_1m_without("Romance"),
+    "ml-1m-horror": ml_1m_without("Horror"),
+    "ml-1m-sci-fi": ml_1m_without("Sci-Fi"),
+    "elec-cell": two_domains("source_electronic.tsv", "target_cell.tsv"),
+    "loan-account": two_domains("source_loan.tsv", "target_account.tsv"),
 }
 
 
@@ -155,6 +187,8 @@ def write(tables: Tables, out: Path) -> None:
         pq.write_table(tables.events, folder / "events.parquet", write_page_checksum=True)
         if tables.items is not None:
             pq.write_table(tables.items, folder / "items.parquet", write_page_checksum=True)
+        if tables.targets is not None:
+            pa.csv.write_csv(tables.targets, folder / "targets.csv")
         for name, labels in tables.labels.items():
             with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
                 csv.writer(file, lineterminator="\n").writerows([("user_id", "label"), *labels.items()])
@@ -171,7 +205,9 @@ def main() -> None:
         write(tables, options.out)
     except (OSError, UsageError) as error:
         parser.exit(2, f"{error}\n")
-    print(f"{options.out}: {tables.events.num_rows} events, labels {', '.join(tables.labels) or 'none'}")
+    print(
+        f"{options.out}: {tables.events.num_rows} events, labels {', '.join(tables.labels) or 'none'}, {len(tables.targets or ())} targets"
+    )
 
 
 if __name__ == "__main__":

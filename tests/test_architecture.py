@@ -32,7 +32,7 @@ ORDER = [
     ("index",),
     ("report",),
     ("data",),
-    ("losses", "view_losses"),
+    ("losses", "view_losses", "item_losses"),
     ("config",),
     ("files",),
     ("errors",),

@@ -2,12 +2,13 @@
 
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.floor import Lengths, Shape, clue_steps
+from benchmarks.floor import Lengths, Shape, Work, clue_steps, last_steps, next_steps
 from benchmarks.workers.protocol import Config, Repetition, Row, pin, serve
 from benchmarks.workers.scores import made_up_scores
 
@@ -32,26 +33,86 @@ def pretrain(config: Config) -> tuple[Repetition, Row]:
 
     A repetition is an epoch, or `steps` where the configuration gives them.
     """
-    import torch
-
     from benchmarks.workers.histories import histories_of
     from userclue.data.batches import BatchStream
-    from userclue.encoder import UserEncoder
-    from userclue.objectives.siamese import Clue
-    from userclue.train.journal import Journal
-    from userclue.train.loop import Training, seeded_generator
 
-    pin(config["threads"])
     settings, histories = _settings(config), histories_of(config)
     sequences = histories.sequences
-    generator = seeded_generator(torch.device("cpu"), 0)
-    objective = Clue(UserEncoder.new(settings.encoder(), histories.vocabulary, generator), settings, generator)
     stream = BatchStream(lambda _: (sequences, None), len(sequences), config["batch"], config["max_len"], seed=0, smallest=2)
-    run = Training(objective, stream, settings, journal=Journal())
+    run = _run(config, settings, _objective(settings, histories.vocabulary), stream)
+    lengths, rows = Lengths(**histories.lengths(config["max_len"])), len(histories.vocabulary)
+    shape = Shape(config["dim"], config["blocks"], config["dim"] // 4)
+    flops = clue_steps(lengths, rows, config["max_len"], shape).flops / lengths.users
+    return run, {
+        "flops_per_unit": flops,
+        "steps_per_epoch": stream.steps_per_epoch,
+        "lengths": vars(lengths),
+        "rows": rows,
+        "kernels": _kernels(),
+    }
+
+
+def next_item(config: Config) -> tuple[Repetition, Row]:
+    """The next item at every position of every history, softmax over all items, tied; an epoch through the product's own loop."""
+    from benchmarks.workers.histories import histories_of
+    from userclue.data.batches import BatchStream
+
+    settings = _settings(config).model_copy(update={"objective": "next", "item_loss": "full"})
+    histories = histories_of(config)
+    sequences = histories.sequences
+    stream = BatchStream(lambda _: (sequences, None), len(sequences), config["batch"], config["max_len"], seed=0)
+    run = _run(config, settings, _objective(settings, histories.vocabulary), stream)
+    return run, _item_facts(config, Lengths(**histories.lengths(config["max_len"])), len(histories.vocabulary), next_steps)
+
+
+def last_item(config: Config) -> tuple[Repetition, Row]:
+    """The last item of prefixes of histories from the vector at UR, as `finetune --task sequential --head tied` learns it.
+
+    The prefixes are drawn from all there are, as many as an epoch of whole histories has; each is met once.
+    """
+    from benchmarks.workers.histories import histories_of, summary
+    from userclue.data.batches import BatchStream
+    from userclue.data.store import Sequences
+    from userclue.data.vocabulary import UNK
+    from userclue.tasks.base import Training
+    from userclue.tasks.sequential import SequentialModel, TiedHead
+
+    settings, histories = _settings(config), histories_of(config)
+    whole = histories.sequences
+    starts = np.repeat(whole.starts, whole.lengths - 1)
+    places = np.delete(np.arange(len(whole.items)), whole.starts)
+    chosen = np.sort(np.random.default_rng(0).permutation(len(places))[: len(whole)])
+    prefixes, targets = Sequences(whole.items, starts[chosen], places[chosen]), whole.items[places[chosen]]
+    stream = BatchStream(lambda _: (prefixes, targets), len(prefixes), config["batch"], config["max_len"], seed=0)
+    encoder = _objective(settings, histories.vocabulary).encoder
+    run = _run(config, settings, Training(SequentialModel(encoder, TiedHead(encoder), {}), "finetune", UNK), stream)
+    return run, _item_facts(config, Lengths(**summary(prefixes, config["max_len"])), len(histories.vocabulary), last_steps)
+
+
+def _objective(settings: Any, vocabulary: Any) -> Any:
+    import torch
+
+    from userclue.encoder import UserEncoder
+    from userclue.objectives.registry import OBJECTIVES
+    from userclue.train.loop import seeded_generator
+
+    generator = seeded_generator(torch.device("cpu"), 0)
+    return OBJECTIVES[settings.objective](UserEncoder.new(settings.encoder(), vocabulary, generator), settings, generator)
+
+
+def _run(config: Config, settings: Any, module: Any, stream: Any) -> Repetition:
+    """A repetition that trains `module` for an epoch, or for `steps`, after the warm-up that the settings name."""
+    import torch
+
+    from userclue.train.journal import Journal
+    from userclue.train.loop import Training
+
+    pin(config["threads"])
+    run = Training(module, stream, settings, journal=Journal())
     run.run()
     # A repetition carries on with the same optimiser, at the head of an epoch: only the budget moves.
     steps = config["steps"] or stream.steps_per_epoch
-    users = steps * config["batch"] if config["steps"] else len(sequences)  # drawn histories fill their batches
+    users = steps * config["batch"] if config["steps"] else stream.n_sequences  # drawn histories fill their batches
 
     def repetition() -> Row:
         run.settings = settings.model_copy(update={"steps": run.progress.step + steps})
@@ -61,12 +122,15 @@ def pretrain(config: Config) -> tuple[Repetition, Row]:
             torch.cuda.synchronize()
         return {"units": users, "seconds": time.perf_counter() - began}
 
-    lengths, rows = Lengths(**histories.lengths(config["max_len"])), len(histories.vocabulary)
-    shape = Shape(config["dim"], config["blocks"], config["dim"] // 4)
-    flops = clue_steps(lengths, rows, config["max_len"], shape).flops / lengths.users
-    return repetition, {
-        "flops_per_unit": flops,
-        "steps_per_epoch": stream.steps_per_epoch,
+    return repetition
+
+
+def _item_facts(config: Config, lengths: Lengths, rows: int, work: Callable[..., Work]) -> Row:
+    steps = -(-lengths.users // config["batch"])
+    floor = work(lengths, rows, config["max_len"], Shape(config["dim"], config["blocks"]), steps)
+    return {
+        "flops_per_unit": floor.flops / lengths.users,
+        "work": vars(floor),
         "lengths": vars(lengths),
         "rows": rows,
         "kernels": _kernels(),
@@ -159,5 +223,13 @@ def prepare_log(config: Config) -> tuple[Repetition, Row]:
 
 
 if __name__ == "__main__":
-    builders = {"pretrain": pretrain, "embed": embed, "rank": rank, "agree": agree, "prepare": prepare_log}
+    builders = {
+        "pretrain": pretrain,
+        "next": next_item,
+        "last": last_item,
+        "embed": embed,
+        "rank": rank,
+        "agree": agree,
+        "prepare": prepare_log,
+    }
     serve(("userclue", "torch", "numpy", "duckdb"), builders)

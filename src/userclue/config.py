@@ -69,6 +69,9 @@ class TrainSettings(Settings):
     optimizer: Literal["adam", "sgd"] = Field("adam", description="the paper names both; its experiments use Adam")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    item_updates: Literal["auto", "dense", "lazy-adam", "rowwise-adagrad"] = Field(
+        "auto", description="rows of the item table that a step updates: all, or those it met; auto decides by the size of the table"
+    )
     schedule: Literal["constant", "cosine"] = Field("constant", description="course of the learning rate")
     clip_norm: float | None = Field(None, gt=0, description="largest gradient norm")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the forward pass")
@@ -81,6 +84,23 @@ class TrainSettings(Settings):
         if len(given) > 1:
             raise ValueError(f"give only one of epochs, steps, minutes; got {' and '.join(given)}")
         return self
+
+    @model_validator(mode="after")
+    def _rows_need_plain_adam(self) -> Self:
+        if self.item_updates in ("lazy-adam", "rowwise-adagrad"):
+            if self.optimizer != "adam":
+                raise ValueError(f"item_updates={self.item_updates} belongs to optimizer=adam; with {self.optimizer} leave it at auto")
+            if self.weight_decay:
+                raise ValueError(
+                    f"item_updates={self.item_updates} leaves most rows of the item table alone, so weight_decay {self.weight_decay:g} "
+                    "would not reach them; set weight_decay to 0 or item_updates to dense"
+                )
+        return self
+
+
+# What an objective must have of its encoder: `next` may not see what it is to predict, `masked` reads both sides of it.
+CAUSAL_NEEDS = {"next": True, "masked": False}
+DEFAULT_HYBRID = {"clue": 1.0, "next": 0.5}
 
 
 class PretrainSettings(TrainSettings):
@@ -101,7 +121,8 @@ class PretrainSettings(TrainSettings):
     dropout: float = Field(0.5, ge=0, lt=1, description="probability; it also makes the views differ")
     norm: Literal["pre", "post"] = Field("pre", description="LayerNorm before (as SASRec) or after each sub-layer")
     causal: bool | None = Field(
-        None, description="each token sees only itself and what came before it; if not given, what the backbone is by default"
+        None,
+        description="each token sees only itself and what came before it; if not given, as objective and backbone need",
     )
     dilation: Literal["growing", "repeated"] = Field("growing", description="nextitnet: 1, 4, 16 … from block to block, or 1, 4 in turn")
     filter_heights: int = Field(5, ge=1, description="caser: horizontal filters over 1 … this many tokens")
@@ -118,6 +139,15 @@ class PretrainSettings(TrainSettings):
     variance_weight: float = Field(25.0, ge=0, description="of vicreg: columns that spread less than 1")
     covariance_weight: float = Field(1.0, ge=0, description="of vicreg: covariance of columns")
     redundancy_weight: float = Field(5e-3, ge=0, description="of barlow: correlation of different columns")
+    objectives: str | dict[str, float] | None = Field(None, description="hybrid: objectives and weights (clue:1,next:0.5 if not given)")
+    item_loss: Literal["auto", "full", "sampled", "bce"] = Field(
+        "auto", description="next, masked: softmax over all items, over a sample, or one other item (SASRec's own); auto decides by size"
+    )
+    full_softmax_items: int = Field(20_000, ge=1, description="next, masked: most items for which item_loss=auto takes all of them")
+    negatives: int = Field(1024, ge=1, description="next, masked: items drawn a batch for item_loss=sampled")
+    negative_power: float = Field(0.75, ge=0, le=1, description="next, masked: they are drawn by their count to this power")
+    tied: bool = Field(True, description="next, masked: items are scored by their embeddings, or by a table of their own")
+    mask_share: float = Field(0.3, gt=0, le=1, description="masked: share of the items that are predicted")
     hold_out: int = Field(2, ge=0, description="last events of each user kept from pre-training, so that leave-one-out stays honest")
     until: str | None = Field(None, description="pre-train on events before this time only (ISO or epoch)")
     log_every: int = Field(50, ge=1, description="steps between logged rows")
@@ -132,9 +162,50 @@ class PretrainSettings(TrainSettings):
             return value.isoformat()
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
+    @field_validator("objectives", mode="before")
+    @classmethod
+    def _weights_from_text(cls, value: Any) -> Any:
+        """`clue:1,next:0.5` as a table."""
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition(":") for part in value.split(",")]
+        try:
+            weights = {name.strip(): float(weight) for name, _, weight in pairs}
+        except ValueError:
+            raise ValueError("write objectives and weights as clue:1,next:0.5") from None
+        if len(weights) < len(pairs):
+            raise ValueError("an objective is named twice")
+        return weights
+
+    @model_validator(mode="after")
+    def _objective_fits(self) -> Self:
+        if self.objectives is not None and self.objective != "hybrid":
+            raise ValueError(f"objectives belongs to objective=hybrid, not to {self.objective}; give only one of them")
+        parts = self.parts()
+        if "hybrid" in parts:
+            raise ValueError("a hybrid cannot be part of a hybrid")
+        if not parts or not all(weight > 0 for weight in parts.values()):
+            raise ValueError("objectives must name one or more, with weights above 0")
+        needs = {CAUSAL_NEEDS[name]: name for name in parts if name in CAUSAL_NEEDS}
+        if len(needs) > 1:
+            raise ValueError(f"{needs[True]} needs a causal encoder and {needs[False]} one that reads both ways; leave one of them out")
+        if self.causal is not None and needs and self.causal not in needs:
+            ((need, name),) = needs.items()
+            raise ValueError(f"{name} needs causal={str(need).lower()}; leave causal out")
+        return self
+
+    def parts(self) -> dict[str, float]:
+        """The objectives that are minimised, and their weights in the sum."""
+        if self.objective != "hybrid":
+            return {self.objective: 1.0}
+        return dict(self.objectives) if isinstance(self.objectives, dict) else dict(DEFAULT_HYBRID)
+
     def encoder(self) -> EncoderConfig:
         """The part that shapes the encoder; UsageError when it does not fit together."""
-        return EncoderConfig.of({name: getattr(self, name) for name in EncoderConfig.model_fields if name in type(self).model_fields})
+        values = {name: getattr(self, name) for name in EncoderConfig.model_fields if name in type(self).model_fields}
+        if self.causal is None:
+            values["causal"] = next((CAUSAL_NEEDS[name] for name in self.parts() if name in CAUSAL_NEEDS), None)
+        return EncoderConfig.of(values)
 
 
 class FinetuneSettings(TrainSettings):
@@ -148,6 +219,11 @@ class FinetuneSettings(TrainSettings):
     train_fraction: float = Field(1.0, gt=0, le=1, description="share of the training users to learn from")
     head: Literal["linear", "tied"] = Field("linear", description="sequential: a head of its own, or the item embeddings")
     prefixes: int = Field(4, ge=1, description="sequential: training instances drawn from each user an epoch")
+    positions: Literal["last", "all"] = Field(
+        "last", description="sequential: learn from the item after the history, or from every item in it too (causal encoders)"
+    )
+    max_targets: int = Field(3, ge=1, description="cold-start: targets of a user that become instances (paper V-A-1: g)")
+    before_target: bool = Field(True, description="cold-start: where both logs have times, read only events before the target")
     with_scratch: bool = Field(False, description="fit the same network from a random start too, to see what pre-training is worth")
     dropout: float | None = Field(None, ge=0, lt=1, description="in fine-tuning; the model's own if not given")
 

@@ -65,18 +65,20 @@ def userclue(*words: object) -> Outcome:
 
 
 def write_shop(folder: Path, users: int = 60) -> None:
-    """events.csv and labels.csv: three kinds of customer, each going round a ring of items of its own."""
+    """events.csv, labels.csv and targets.csv: three kinds of customer, each going round a ring of items of its own."""
     rng = np.random.default_rng(0)
-    events, labels = ["user_id,item_id,timestamp"], ["user_id,label"]
+    events, labels, targets = ["user_id,item_id,timestamp"], ["user_id,label"], ["user_id,item_id"]
     for user in range(users):
         start = int(rng.integers(0, 6))
         labels.append(f"{user},{'abc'[user % 3]}")
+        targets += [f"{user},{'abc'[user % 3]}-{good}" for good in range(1 + user % 3)]
         events += [
             f"{user},{'abc'[user % 3]}{(start + step) % 6},{1_700_000_000 + 7 * user + 3600 * step}"
             for step in range(int(rng.integers(5, 12)))
         ]
     (folder / "events.csv").write_text("\n".join(events) + "\n")
     (folder / "labels.csv").write_text("\n".join(labels) + "\n")
+    (folder / "targets.csv").write_text("\n".join(targets) + "\n")
 
 
 @dataclass
@@ -103,20 +105,22 @@ def small() -> list[str]:
 
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    """events.csv labels.csv data model profile next users.parquet report.html; tests only read it."""
+    """events.csv labels.csv targets.csv data model profile cold next users.parquet report.html; tests only read it."""
     shop = Shop(tmp_path_factory.mktemp("shop"))
     write_shop(shop.path)
     profiling = ["--task", "profiling", "--labels", shop["labels.csv"]]
+    cold = ["--task", "cold-start", "--labels", shop["targets.csv"]]
     sequential = ["--task", "sequential", "--split", "leave-one-out"]
     lines: dict[str, list[object]] = {
         "audit": ["audit", shop["events.csv"]],
         "prepare": ["prepare", shop["events.csv"], "-o", shop["data"]],
         "pretrain": ["pretrain", shop["data"], "-o", shop["model"], "--epochs", 2, "--seed", 3, *SMALL],
         "profile": ["finetune", shop["model"], shop["data"], *profiling, "-o", shop["profile"], *FAST],
+        "cold": ["finetune", shop["model"], shop["data"], *cold, "-o", shop["cold"], *FAST],
         "next": ["finetune", shop["model"], shop["data"], *sequential, "-o", shop["next"], *FAST],
         "evaluate": ["evaluate", shop["profile"], shop["data"], "--labels", shop["labels.csv"]],
         "embed": ["embed", shop["model"], shop["events.csv"], "-o", shop["users.parquet"]],
-        "report": ["report", shop["model"], shop["profile"], shop["next"], "-o", shop["report.html"]],
+        "report": ["report", shop["model"], shop["profile"], shop["cold"], shop["next"], "-o", shop["report.html"]],
         "doctor": ["doctor", shop["data"], shop["model"], shop["profile"]],
     }
     for name, words in lines.items():

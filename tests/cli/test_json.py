@@ -15,13 +15,14 @@ OWN = {
     "prepare": {"events_read", "events_kept", "events_dropped", "events_quarantined", "users", "items"},
     "pretrain": {"objective", "backbone", "steps", "loss", "std_sqrt_d", "effective_rank", "users_per_second", "collapsed"},
     "profile": {"task", "mode", "split", "users", "metrics", "baselines", "verdict", "trained_parameters", "total_parameters"},
+    "cold": {"task", "mode", "split", "users", "instances", "by_user", "metrics", "baselines", "verdict", "untrained_test_targets"},
     "next": {"task", "mode", "split", "users", "metrics", "baselines", "verdict", "trained_parameters", "total_parameters"},
     "evaluate": {"task", "mode", "split", "users", "metrics", "baselines", "verdict"},
     "embed": {"users", "dim", "unknown_items", "users_per_second"},
     "report": {"runs", "bytes"},
     "doctor": {"machine", "versions", "verified"},
 }
-COMMAND = {"profile": "finetune", "next": "finetune"}
+COMMAND = {"profile": "finetune", "cold": "finetune", "next": "finetune"}
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -81,6 +82,18 @@ def test_metrics_and_baselines_have_values_and_intervals(shop: Any, name: str) -
             assert 0 <= value["low"] <= value["value"] <= value["high"] <= 1
 
 
+def test_cold_start_names_its_units_and_its_candidates(shop: Any) -> None:
+    said = shop.said["cold"].json
+    assert (said["task"], said["split"], said["users"], said["target_items"]) == ("cold-start", "user", 9, 6)
+    assert said["instances"] == said["split_sizes"]["test"] > 9
+    for view in (said, said["by_user"]):
+        assert view["baselines"].keys() == {"popularity", "item_knn", "item_knn_window", "user_knn"}
+        for metrics in (view["metrics"], *view["baselines"].values()):
+            assert metrics.keys() == {"mrr@10", "recall@10", "ndcg@10"}
+            assert all(0 <= one["low"] <= one["value"] <= one["high"] <= 1 for one in metrics.values())
+    assert "averaged over instances, 95 % bootstrap intervals over users" in said["conditions"]
+
+
 def test_evaluate_repeats_what_finetune_said(shop: Any) -> None:
     said, before = shop.said["evaluate"].json, shop.said["profile"].json
     for name in ("metrics", "baselines", "differences", "verdict", "users", "split", "split_sizes", "conditions", "label"):
@@ -88,7 +101,7 @@ def test_evaluate_repeats_what_finetune_said(shop: Any) -> None:
 
 
 def test_finetune_says_what_task_json_holds(shop: Any) -> None:
-    for name in ("profile", "next"):
+    for name in ("profile", "cold", "next"):
         facts = json.loads((shop[name] / "task.json").read_text())
         said = shop.said[name].json
         for key in ("metrics", "baselines", "verdict", "users", "task", "mode", "conditions"):

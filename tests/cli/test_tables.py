@@ -15,6 +15,7 @@ Run = Callable[..., Any]
         (["audit", "events.csv"], ["audit of", "users", "60", "nothing odd found"]),
         (["doctor", "data", "model"], ["data: dataset of 60 users", "model: model ", "whole", "torch", "cores"]),
         (["evaluate", "profile", "data", "--labels", "labels.csv"], ["profiling: labels, 9 test users", "majority", "Split 80/5/15"]),
+        (["evaluate", "cold", "data", "--labels", "targets.csv"], ["cold-start: targets, 9 test users", "counting once", "Split user"]),
         (["evaluate", "next", "data"], ["sequential: next item, 60 test users", "items in the history left out", "markov"]),
     ],
 )  # fmt: skip

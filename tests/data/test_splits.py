@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userclue.data.splits import Instances, leave_one_out, split_users, time_split
+from userclue.data.splits import Instances, first_at_or_after, leave_one_out, split_users, time_split
 from userclue.data.store import Sequences
 from userclue.errors import DataError, UsageError
 
@@ -142,3 +142,10 @@ def test_time_split_errors() -> None:
         time_split(sequences, np.array([7, 7, 7]))
     with pytest.raises(DataError, match="no user has events both before and at or after 9"):
         time_split(sequences, np.array([1, 2, 3]), (2, 9))
+
+
+def test_every_user_may_have_a_cut_of_its_own() -> None:
+    sequences = Sequences.from_lists([[4, 5, 6], [7, 8], []])
+    times = np.array([10, 20, 30, 5, 15])
+    assert first_at_or_after(sequences, times, np.array([20, 99, 0])).tolist() == [1, 5, 5]
+    assert first_at_or_after(sequences, times, 15).tolist() == [1, 4, 5]

@@ -161,3 +161,11 @@ def test_no_dataset(tmp_path: Path) -> None:
         Dataset.open(tmp_path / "none")
     with pytest.raises(ArtifactError, match="is not a userclue dataset"):
         Dataset.open(tmp_path)
+
+
+def test_distinct_pieces() -> None:
+    sequences = Sequences(np.arange(9, dtype=np.int32), np.array([4, 0, 4, 0, 4]), np.array([6, 3, 6, 2, 6]))
+    pieces, which = sequences.distinct()
+    assert len(pieces) == 3
+    for place in range(5):
+        assert pieces[int(which[place])].tolist() == sequences[place].tolist()

@@ -213,7 +213,7 @@ def test_a_pre_trained_model_is_no_fitted_one(model: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"task": "profilng"}, "unknown task profilng; known: profiling, sequential"),
+        ({"task": "profilng"}, "unknown task profilng; known: profiling, cold-start, sequential"),
         ({"task": "sequential", "mode": "adaptr"}, "mode: .*(given: 'adaptr')"),
         ({"task": "sequential", "preset": "bst"}, "unknown preset bst; known: paper"),
         ({"task": "sequential", "head": "big"}, "head: "),

@@ -178,3 +178,30 @@ def test_wrong_settings_are_refused_before_anything_is_made(shop: Dataset, tmp_p
     with pytest.raises(UsageError, match=message):
         pretrain(shop, tmp_path / "model", **given)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"objective": "next"},
+        {"objective": "masked", "item_loss": "sampled", "item_updates": "lazy-adam"},
+        {"objective": "hybrid", "objectives": "clue:1,next:0.5"},
+        {"objective": "hybrid", "objectives": {"clue": 1.0, "masked": 2.0}, "item_loss": "bce", "item_updates": "rowwise-adagrad"},
+    ],
+)
+def test_objectives_that_predict_items_are_trained_resumed_and_saved(
+    shop: Dataset, small: Settings, tmp_path: Path, given: Settings
+) -> None:
+    settings = pretrain_settings(epochs=3, log_every=1, on_collapse="stop", **given, **small)
+    whole = run_pretraining(shop, settings, tmp_path / "whole")
+    assert not whole.collapsed
+    assert {"loss", "accuracy", "effective_rank"} <= whole.last.keys()
+    assert ("std_sqrt_d" in whole.last) == (given["objective"] == "hybrid")
+    with pytest.raises(Interrupted):
+        run_pretraining(shop, settings, tmp_path / "torn", watch=interrupt_at(4))
+    run_pretraining(shop, settings, tmp_path / "torn", resume=True)
+    assert weights(tmp_path / "torn") == weights(tmp_path / "whole")
+    loaded = UserEncoder.from_pretrained(tmp_path / "torn")
+    assert loaded.config.causal == ("next" in (given["objective"], *settings.parts()))
+    np.testing.assert_array_equal(loaded.encode(shop), whole.encoder.encode(shop))
+    assert loaded.facts["pretrain"]["objective"] == given["objective"]

@@ -31,6 +31,26 @@ def test_mean_interval_agrees_with_scipy() -> None:
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
 
 
+def test_groups_are_resampled_whole() -> None:
+    """Against a loop that draws groups; and wider than when the values of a group, which are alike, are taken for independent."""
+    rng = np.random.default_rng(1)
+    groups = np.repeat(np.arange(60), rng.integers(1, 5, 60))
+    values = rng.random(60)[groups] + 0.1 * rng.random(len(groups))
+    ours = mean_interval(values, 0, resamples=4000, groups=groups)
+    means = []
+    for _ in range(4000):
+        drawn = [values[groups == group] for group in rng.integers(0, 60, 60)]
+        means.append(np.concatenate(drawn).mean())
+    assert ours.value == pytest.approx(values.mean())
+    assert (ours.low, ours.high) == pytest.approx(np.quantile(means, (0.025, 0.975)), abs=0.006)
+    plain = mean_interval(values, 0, resamples=4000)
+    assert ours.high - ours.low > 1.2 * (plain.high - plain.low)
+    alone = mean_interval(values, 0, groups=np.arange(len(values)))
+    assert (alone.value, alone.low, alone.high) == pytest.approx(tuple(vars(mean_interval(values, 0)).values()), abs=1e-12)
+    gap = paired_interval(values, values - 0.25, 0, groups=groups)
+    assert (gap.value, gap.low, gap.high) == pytest.approx((0.25, 0.25, 0.25))
+
+
 def test_resamples_are_made_in_pieces_without_changing_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(1).random(40)
     monkeypatch.setattr("userclue.metrics.bootstrap._CELLS_AT_ONCE", 40 * 7)

@@ -107,3 +107,22 @@ def test_systems_on_other_instances_are_refused() -> None:
         compare(profile(0.7), {"model": profile(0.7)}, PROFILING_PRIMARY, seed=0)
     with pytest.raises(ValueError, match=r"mrr@10 is not a metric of this task; choose one of: accuracy"):
         compare(profile(0.7), {}, RANKING_PRIMARY, seed=0)
+
+
+def test_users_with_several_instances_are_averaged_and_counted_as_asked() -> None:
+    users, ranks = np.array([7, 7, 7, 2, 9, 9]), np.array([1, 1, 1, 40, 2, 40])
+    by_instance = compare(
+        RankingOutcome(ranks, users=users), {"popularity": RankingOutcome(ranks + 1, users=users)}, RANKING_PRIMARY, seed=0
+    )
+    by_user = compare(
+        RankingOutcome(ranks, users=users, unit="users"),
+        {"popularity": RankingOutcome(ranks + 1, users=users, unit="users")},
+        RANKING_PRIMARY,
+        seed=0,
+    )
+    assert by_instance.metrics["model"]["recall@10"].value == pytest.approx(4 / 6)
+    assert by_user.metrics["model"]["recall@10"].value == pytest.approx((1 + 0 + 0.5) / 3)
+    assert by_user.metrics["model"]["mrr@10"].value == pytest.approx((1 + 0 + 0.25) / 3)
+    assert by_user.differences["popularity"]["mrr@10"].value == pytest.approx((0.5 + 0 + (0.5 - 1 / 3) / 2) / 3)
+    assert by_instance.n == by_user.n == 3
+    assert "on 3 users" in text(by_instance.verdict)

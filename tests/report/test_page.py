@@ -250,6 +250,26 @@ def test_a_metric_without_value_is_told(tmp_path: Path, make_run: Callable[..., 
     assert "AUROC has no value here: all 353 labels are class high." in Outline((tmp_path / "o.html").read_text()).text
 
 
+def test_both_averages_of_a_cold_start_are_shown(tmp_path: Path, make_run: Callable[..., Path], profiling: dict[str, Any]) -> None:
+    task = copy.deepcopy(profiling)
+    numbers = {name: {"mrr@10": {"value": value, "low": value, "high": value}} for name, value in (("ours", 0.3125), ("user_knn", 0.4375))}
+    gap = {"user_knn": {"mrr@10": {"value": -0.125, "low": -0.25, "high": -0.0625}}}
+    view = {
+        "metrics": numbers["ours"],
+        "baselines": {"user_knn": numbers["user_knn"]},
+        "differences": gap,
+        "verdict": ["By user it loses."],
+    }
+    task |= {"task": "cold-start", "label": "phones", "primary": "mrr@10", **view, "verdict": ["It loses."], "by_user": view}
+    build_report([make_run(tmp_path / "r", "fitted", task=task)], tmp_path / "o.html")
+    text = Outline((tmp_path / "o.html").read_text()).text
+    for part in ("Cold start: phones", "User kNN", "Averaged over instances", "Averaged over users, each user's mean", "By user it loses."):
+        assert part in text, part
+    task["by_user"] = {"metrics": {"mrr@10": {"value": "high"}}}
+    with pytest.raises(ArtifactError, match="by_user metrics, 'mrr@10'"):
+        build_report([make_run(tmp_path / "bad", "fitted", task=task)], tmp_path / "bad.html")
+
+
 @pytest.mark.parametrize(
     ("low", "high", "told"), [(0.01, 0.03, "ahead of every baseline"), (-0.03, -0.01, "a baseline is ahead"), (-0.01, 0.02, "undecided")]
 )

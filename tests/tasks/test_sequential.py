@@ -10,8 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import cross_entropy
 
-from userclue.data.batches import BatchStream
+from userclue.data.batches import BatchStream, pack
 from userclue.data.prepare import prepare
 from userclue.data.store import Dataset, Sequences
 from userclue.data.vocabulary import FIRST_ITEM, UNK
@@ -19,6 +20,7 @@ from userclue.encoder import UserEncoder
 from userclue.errors import DataError, UsageError
 from userclue.jobs.finetune import evaluate
 from userclue.jobs.pretrain import pretrain
+from userclue.tasks.base import Training
 from userclue.tasks.registry import load_fitted
 from userclue.tasks.sequential import Sequential, SequentialModel
 
@@ -54,7 +56,7 @@ def test_an_easy_chain_is_learned_nearly_perfectly(next_item: SequentialModel) -
 
 
 def test_a_chain_is_learned_with_a_split_by_time(fit_next: Fit) -> None:
-    model = fit_next(split="time", epochs=8)
+    model = fit_next(split="time", epochs=20)
     assert model.facts["split"]["name"] == "time"
     assert model.facts["metrics"]["mrr@10"]["value"] > 0.9
 
@@ -266,3 +268,56 @@ def test_the_chain_in_the_log_is_what_the_tests_think_it_is(rings: Dataset) -> N
         history = rings.vocabulary.ids(rings.sequences()[place]).to_pylist()
         assert [next_in_ring(item) for item in history[:-1]] == history[1:]
     assert rings.items.min() > UNK
+
+
+# Learning from every position.
+
+
+@pytest.fixture(scope="module")
+def causal_encoder(rings: Dataset) -> UserEncoder:
+    return pretrain(rings, epochs=1, causal=True, dim=16, blocks=2, heads=2, max_len=8, dropout=0.1, batch_size=32)
+
+
+@pytest.mark.parametrize("head", ["linear", "tied"])
+@pytest.mark.parametrize("mode", ["finetune", "probe"])
+def test_the_loss_at_every_position_is_the_mean_of_single_predictions(
+    fit_next: Fit, causal_encoder: UserEncoder, head: str, mode: str
+) -> None:
+    """Each item after the first is predicted at the item before it, and the target at UR; unknown ones are left out."""
+    model = fit_next(causal_encoder, head=head, epochs=1, positions="all").double()
+    histories, targets = [[4, 5, 6], [7], [8, UNK, 9]], np.array([7, UNK, 10])
+    batch = pack(Sequences.from_lists([np.array(one) for one in histories]), np.arange(3), 8, targets)
+    training = Training(model, mode, UNK, "all")
+    step = training(batch, torch.Generator().manual_seed(0)) if mode == "probe" else training._everywhere(batch, batch.targets, None)
+    losses = []
+    for history, target in zip(histories, targets.tolist(), strict=True):
+        states = model.encoder.states(pack(Sequences.from_lists([np.array(history)]), np.arange(1), 8))
+        wanted = [(place, item) for place, item in enumerate(history[1:])] + [(len(history), target)]
+        losses += [cross_entropy(model.head(states[place]), torch.tensor(item)) for place, item in wanted if item != UNK]
+    assert len(losses) == 3 + 0 + 2
+    torch.testing.assert_close(step.loss, torch.stack(losses).mean(), rtol=1e-9, atol=0)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert len(parameters) == (len(list(model.head.parameters())) if mode == "probe" else len(list(model.parameters())))
+    found = [torch.autograd.grad(loss, parameters) for loss in (step.loss, torch.stack(losses).mean())]
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("head", ["linear", "tied"])
+def test_a_chain_is_learned_from_every_position(fit_next: Fit, causal_encoder: UserEncoder, head: str) -> None:
+    model = fit_next(causal_encoder, head=head, positions="all", prefixes=2, epochs=8)
+    assert model.facts["metrics"]["mrr@10"]["value"] > 0.95
+    assert model.facts["settings"]["positions"] == "all"
+    assert model.recommend([["a0", "a1", "a2"]], k=1, filter_seen=False)[0] == [["a3"]]
+    assert any("accuracy" in row for row in model.rows)
+
+
+def test_every_position_needs_a_causal_encoder(fit_next: Fit) -> None:
+    with pytest.raises(UsageError, match=r"positions=all .* read both ways; pre-train with --causal \(or --objective next\), or leave"):
+        fit_next(positions="all")
+
+
+def test_the_item_table_is_updated_by_row_where_the_head_is_its_own(fit_next: Fit) -> None:
+    assert fit_next(item_updates="lazy-adam").facts["metrics"]["mrr@10"]["value"] > 0.97
+    with pytest.raises(UsageError, match=r"this loss scores all of them from their embeddings; .*head=linear \(finetune\)"):
+        fit_next(item_updates="lazy-adam", head="tied")

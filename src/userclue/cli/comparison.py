@@ -16,6 +16,10 @@ def show_comparison(report: Report, facts: dict[str, Any]) -> None:
         unseen = facts["unseen"]
         _table(report, f"{title}, items in the history left out", facts["system"], unseen["metrics"], unseen["baselines"])
         report.show(*(f"  {sentence}" for sentence in unseen["verdict"]))
+    if "by_user" in facts:
+        by_user = facts["by_user"]
+        _table(report, f"{title}, each user's mean counting once", facts["system"], by_user["metrics"], by_user["baselines"])
+        report.show(*(f"  {sentence}" for sentence in by_user["verdict"]))
     report.show(facts["conditions"])
     for name, why in facts.get("undefined", {}).items():
         report.show(f"{name} is not defined here: {why}")

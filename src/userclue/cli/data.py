@@ -19,7 +19,7 @@ VocabularyFrom = Annotated[Path | None, typer.Option("--vocabulary", help="Datas
 Memory = Annotated[str | None, typer.Option("--memory-limit", help="Memory for the sort, such as 4GB; the rest is spilled to disk.")]
 TimeColumn = Annotated[str, typer.Option("--time-col", help="Column of the time.")]
 TimeUnit = Annotated[str | None, typer.Option("--time-unit", help="s, ms, us or ns; detected if not given.")]
-Layout = Annotated[str, typer.Option("--layout", help="auto, events (a row an event) or sequences (a line a user).")]
+Layout = Annotated[str, typer.Option("--layout", help="auto, events (a row an event), sequences or peterrec (a line a user).")]
 MinUser = Annotated[int, typer.Option("--min-user-events", min=1, help="What `prepare` would drop: users with fewer events.")]
 MinItem = Annotated[int, typer.Option("--min-item-users", min=1, help="What `prepare` would drop: items of fewer users.")]
 
@@ -66,10 +66,11 @@ def prepare_command(
             "unknown_events",
             "time",
             "lengths",
+            "targets",
         )
         report.output = str(out)
         report.warnings += manifest["warnings"]
-        report.fields = {name: manifest[name] for name in names}
+        report.fields = {name: manifest[name] for name in names if name in manifest}
         _show_dataset(report, manifest, out)
 
 
@@ -127,6 +128,9 @@ def _show_dataset(report: Report, manifest: dict[str, Any], out: Path) -> None:
         ["events a user", f"median {lengths['median']:g}, from {lengths['min']:g} to {lengths['max']:g}"],
         ["time", "none: input order kept" if time is None else f"{time['unit']}, {_day(time['min'])} to {_day(time['max'])}"],
     ]
+    targets = manifest.get("targets")
+    if targets:
+        rows.append(["targets", f"{targets['rows']:,} {targets['kind']} of {targets['users']:,} users in targets.csv, for --labels"])
     report.show_table(f"dataset {out}", {"": "left", "found": "left"}, rows)
     report.show(f"next: userclue pretrain {shlex.quote(str(out))} -o MODEL")
 

@@ -55,6 +55,7 @@ def pretrain_command(
             "backbone": settings.backbone,
             "steps": result.steps,
             **{key: last.get(key) for key in ("loss", "std_sqrt_d", "alignment", "uniformity", "effective_rank")},
+            **({"accuracy": last["accuracy"]} if "accuracy" in last else {}),
             "users_per_second": result.users_per_second,
             "collapsed": result.collapsed,
         }
@@ -64,10 +65,17 @@ def pretrain_command(
             [
                 ["steps", f"{result.steps:,}", f"{result.seconds:,.1f} s, {result.users_per_second:,.0f} users/s"],
                 ["loss", _number(last, "loss"), _of_loss(settings.objective)],
-                ["std × √D", _number(last, "std_sqrt_d"), "near 1 is healthy, near 0 is collapse"],
-                ["effective rank", _number(last, "effective_rank"), f"of {settings.dim} dimensions; more is richer"],
-                ["alignment", _number(last, "alignment"), "distance of a user's two views; less is better"],
-                ["uniformity", _number(last, "uniformity"), "spread over the sphere; less is better"],
+                *(
+                    [name, f"{last[key]:.3f}", meaning]
+                    for name, key, meaning in (
+                        ("accuracy", "accuracy", "share of items predicted right, among those compared with"),
+                        ("std × √D", "std_sqrt_d", "near 1 is healthy, near 0 is collapse"),
+                        ("effective rank", "effective_rank", f"of {settings.dim} dimensions; more is richer"),
+                        ("alignment", "alignment", "distance of a user's two views; less is better"),
+                        ("uniformity", "uniformity", "spread over the sphere; less is better"),
+                    )
+                    if last.get(key) is not None
+                ),
             ],
         )
         report.show(f"written: {out}", f"next:    userclue embed {shlex.quote(str(out))} EVENTS -o users.parquet")

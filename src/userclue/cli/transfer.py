@@ -14,10 +14,14 @@ from userclue.config import FINETUNE_PRESETS, FinetuneSettings
 Model = Annotated[Path, typer.Argument(help="Artifact that `pretrain` wrote.", show_default=False)]
 Fitted = Annotated[Path, typer.Argument(help="Fitted model that `finetune` wrote.", show_default=False)]
 Dataset = Annotated[Path, typer.Argument(help="Dataset folder that `prepare` wrote.", show_default=False)]
-Task = Annotated[str, typer.Option("--task", help="profiling or sequential.", show_default=False)]
+Task = Annotated[str, typer.Option("--task", help="profiling, cold-start or sequential.", show_default=False)]
 Output = Annotated[Path, typer.Option("-o", "--out", help="Folder of the fitted model to write.", show_default=False)]
-Labels = Annotated[Path | None, typer.Option("--labels", help="profiling: file with the columns user_id and label.")]
-Split = Annotated[str | None, typer.Option("--split", help="80/5/15 (profiling); leave-one-out or time (sequential).")]
+Labels = Annotated[
+    Path | None, typer.Option("--labels", help="File of user_id and label (profiling), or user_id, item_id[, timestamp] (cold-start).")
+]
+Split = Annotated[
+    str | None, typer.Option("--split", help="80/5/15 (profiling); user or instance (cold-start); leave-one-out or time (sequential).")
+]
 Baselines = Annotated[bool, typer.Option("--baselines/--no-baselines", help="Compare with the plain baselines.")]
 PartName = Annotated[str, typer.Option("--part", help="Part of the split to score: test or valid.")]
 
@@ -92,8 +96,8 @@ def _fill(report: Report, facts: dict[str, Any]) -> None:
     report.warnings += facts.get("warnings", [])
     sizes = {key: facts["split"][key] for key in ("train", "valid", "test") if key in facts["split"]}
     names = ("task", "mode", "label", "users", "primary", "system", "metrics", "baselines", "differences", "undefined", "unseen", "verdict")
-    report.fields = {name: facts[name] for name in names if name in facts}
-    report.fields |= {name: facts[name] for name in ("trained_parameters", "total_parameters") if name in facts}
+    more = ("instances", "by_user", "target_items", "untrained_items", "untrained_test_targets", "trained_parameters", "total_parameters")
+    report.fields = {name: facts[name] for name in names + more if name in facts}
     report.fields |= {"split": facts["split"]["name"], "split_sizes": sizes, "conditions": facts["conditions"]}
     show_comparison(report, facts)
     if "trained_parameters" in facts:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from userclue.data.store import Sequences
-from userclue.data.vocabulary import UR
+from userclue.data.vocabulary import FIRST_ITEM, UR
 
 BUCKET_BATCHES = 64
 
@@ -52,6 +52,11 @@ def concatenate(first: Batch, second: Batch) -> Batch:
         longest=max(first.longest, second.longest),
         users=torch.cat([first.users, second.users]),
     )
+
+
+def places_before_items(tokens: Tensor) -> Tensor:
+    """Places int64 [M] of the packed tokens [N] that a real item of the same sequence follows: where the next item can be learned."""
+    return torch.nonzero((tokens[1:] >= FIRST_ITEM) & (tokens[:-1] != UR))[:, 0]
 
 
 def pack(sequences: Sequences, users: np.ndarray, max_len: int, targets: np.ndarray | None = None) -> Batch:

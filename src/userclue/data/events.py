@@ -3,7 +3,7 @@
 Bad rows stay in the table with a null user, item or time; `prepare` decides whether they stop it, `audit` counts them.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from userclue.data.formats import close_name, find_files, format_of, is_frame
 from userclue.data.jsonlines import JsonLines
 from userclue.data.log import Log
 from userclue.data.origins import Origins, Part
+from userclue.data.peterrec import PeterRecFile
 from userclue.data.readers import CsvFile, Frame, ParquetFile, Rejects, SequenceFile, Source
 from userclue.data.settle import GUESSED, as_text, guess, select_list, settle
 from userclue.data.sql import bounded, one_row, quoted, translated
@@ -21,7 +22,7 @@ from userclue.data.times import UNITS
 from userclue.errors import DataError, UsageError
 
 DEFAULT_COLUMNS = ("user_id", "item_id", "timestamp")
-LAYOUTS = ("auto", "events", "sequences")
+LAYOUTS = ("auto", "events", "sequences", "peterrec")
 
 
 def load_events(
@@ -51,7 +52,7 @@ def load_events(
         columns = _columns(sources, user_col, item_col, time_col)
     log = _load(connection, sources, columns)
     if isinstance(sources[0], SequenceFile):
-        log.layout = "sequences"
+        log.layout = sources[0].layout
         empty = sum(one.empty_users for one in sources if isinstance(one, SequenceFile))
         if empty:
             log.warnings.append(f"{empty} lines name a user without items; they are left out")
@@ -82,13 +83,26 @@ def open_sources(
         return [JsonLines(path) for path in paths]
     if layout == "sequences":
         return [SequenceFile(path) for path in paths]
+    if layout == "peterrec":
+        return list(_peterrec_files(paths))
     files = [CsvFile(path, expected) for path in paths]
     named = set(expected[:2]) != set(DEFAULT_COLUMNS[:2])
     plain = not paths[0].name.removesuffix(".gz").endswith(".csv")
-    unnamed = layout == "auto" and plain and not named and not set(expected) & set(files[0].columns)
-    if unnamed and SequenceFile.looks_like(files[0].scan.first_line):
+    unnamed = layout == "auto" and not named and not set(expected) & set(files[0].columns)
+    if unnamed and plain and SequenceFile.looks_like(files[0].scan.first_line):
         return [SequenceFile(path) for path in paths]
+    if unnamed and PeterRecFile.looks_like(files[0].scan.first_line):
+        return list(_peterrec_files(paths))
     return list(files)
+
+
+def _peterrec_files(paths: Sequence[Path]) -> Iterator[PeterRecFile]:
+    """Its users have no ids: they are numbered by their lines, through all files."""
+    first = 1
+    for path in paths:
+        file = PeterRecFile(path, first)
+        first += file.scan.lines
+        yield file
 
 
 def _columns(sources: list[Source], user_col: str, item_col: str, time_col: str | None) -> tuple[str, str, str | None]:
@@ -99,11 +113,11 @@ def _columns(sources: list[Source], user_col: str, item_col: str, time_col: str 
         for name, option in ((user_col, "user"), (item_col, "item"), (time_col, "time")):
             if name is not None:
                 taken = {user_col, item_col, time_col} - {name}
-                require_column(source, name, f"{option}_col (--{option}-col)", taken)
+                require_column(source, name, f"name the right one with {option}_col (--{option}-col)", taken)
     return user_col, item_col, time_col
 
 
-def require_column(source: Source, name: str, option: str, taken: Collection[str | None] = ()) -> None:
+def require_column(source: Source, name: str, remedy: str, taken: Collection[str | None] = ()) -> None:
     """DataError when `source` has no column `name`, or two; the columns in `taken` are not proposed in its place."""
     times = source.columns.count(name)
     if times == 1:
@@ -112,9 +126,7 @@ def require_column(source: Source, name: str, option: str, taken: Collection[str
         raise DataError(f'{source.name}: {times} columns are named "{name}"; rename one')
     found = ", ".join(f'"{one}"' for one in source.columns[:12]) + (", ..." if len(source.columns) > 12 else "")
     close = close_name(name, [one for one in source.columns if one not in taken])
-    raise DataError(
-        f'{source.name}: no column "{name}"; it has {found}{close or "; name the right one with"} {"" if close else option}'.rstrip()
-    )
+    raise DataError(f'{source.name}: no column "{name}"; it has {found}{close or f"; {remedy}"}')
 
 
 def _load(connection: duckdb.DuckDBPyConnection, sources: list[Source], columns: tuple[str, str, str | None]) -> Log:

@@ -15,7 +15,10 @@ class PrepareOptions(Settings):
     user_col: str = Field("user_id", description="column of the user")
     item_col: str = Field("item_id", description="column of the item")
     time_col: str | None = Field("timestamp", description="column of the time; without one, input order counts")
-    layout: Literal["auto", "events", "sequences"] = Field("auto", description="a row an event, or a line a user")
+    layout: Literal["auto", "events", "sequences", "peterrec"] = Field(
+        "auto", description="a row an event, a line a user, or PeterRec's lines `items,,targets`"
+    )
+    targets: Literal["auto", "items", "labels"] = Field("auto", description="with layout peterrec: what the targets are")
     time_unit: Literal["s", "ms", "us", "ns"] | None = Field(None, description="unit of numeric times; detected if not given")
     min_user_events: int = Field(1, ge=1, description="drop users with fewer events")
     min_item_users: int = Field(1, ge=1, description="drop items of fewer users")

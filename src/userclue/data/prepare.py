@@ -26,6 +26,7 @@ from userclue.data.histories import Written, number_items, windowed, write_sorte
 from userclue.data.log import Log
 from userclue.data.numbering import Numbering, number_anew, number_by
 from userclue.data.options import PrepareOptions
+from userclue.data.peterrec import PeterRecFile, write_targets
 from userclue.data.sql import bounded, connect, one_row
 from userclue.data.store import FORMAT_VERSION, KIND, Dataset, NpyWriter
 from userclue.data.times import from_ms, parse_instant
@@ -64,7 +65,7 @@ def prepare(
     items: table of item attributes, keyed by a column named as the items' column or `item_id`. vocabulary: a dataset or model folder
     whose item indices are kept; items it does not know become UNK, or are numbered after the old ones with `grow=True`.
     memory_limit: what the database may hold (default 2GB); the rest is spilled beside `out`. threads: all cores if not given.
-    options: the fields of `PrepareOptions`: user_col, item_col, time_col (None: no time), layout, time_unit, min_user_events,
+    options: the fields of `PrepareOptions`: user_col, item_col, time_col (None: no time), layout, targets, time_unit, min_user_events,
     min_item_users (distinct users), window, duplicates, until, on_error, max_bad_share, grow.
 
     Raises DataError for a log that cannot be used or of which nothing is left, UsageError for wrong options or an `out` that exists
@@ -128,7 +129,10 @@ def _build(
     final.save(folder / "vocabulary.parquet")
     sizes = _write_users(connection, folder, kept, options.window)
     _warn(log, tally, written, numbering)
-    return _manifest(log, options, tally, written, numbering, final, sizes)
+    manifest = _manifest(log, options, tally, written, numbering, final, sizes)
+    if log.layout == PeterRecFile.layout:
+        manifest["targets"] = write_targets(connection, folder, options.targets)
+    return manifest
 
 
 def _filter(log: Log, options: PrepareOptions, tally: _Tally) -> None:

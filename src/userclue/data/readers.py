@@ -186,6 +186,8 @@ def lines_relation(path: Path) -> str:
 class SequenceFile:
     """One user a line: `user TAB item item item`, or all apart by blanks; oldest item first, no times."""
 
+    layout = "sequences"
+
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, str(path)
         self.scan = scan_text(path)

@@ -144,13 +144,17 @@ def _cuts(sequences: Sequences, times: np.ndarray, shares: tuple[float, float, f
     return t1, t2
 
 
-def first_at_or_after(sequences: Sequences, times: np.ndarray, cut: int) -> np.ndarray:
-    """Position of each user's first event at or after `cut` (its end when there is none): all users' binary searches in step."""
+def first_at_or_after(sequences: Sequences, times: np.ndarray, cut: int | np.ndarray) -> np.ndarray:
+    """Position of each user's first event at or after `cut` (its end when there is none): all users' binary searches in step.
+
+    cut: epoch ms, one for all or int64 [B].
+    """
+    cuts = np.broadcast_to(cut, len(sequences))
     low, high = sequences.starts.copy(), sequences.ends.copy()
     open_ = np.flatnonzero(low < high)
     while len(open_):
         middle = (low[open_] + high[open_]) // 2
-        before = np.asarray(times[middle]) < cut
+        before = np.asarray(times[middle]) < cuts[open_]
         low[open_] = np.where(before, middle + 1, low[open_])
         high[open_] = np.where(before, high[open_], middle)
         open_ = open_[low[open_] < high[open_]]

@@ -75,6 +75,11 @@ class Sequences:
         """Each sequence without its most recent `n` events, never shorter than none."""
         return Sequences(self.items, self.starts, np.maximum(self.starts, self.ends - n))
 
+    def distinct(self) -> tuple["Sequences", np.ndarray]:
+        """The different pieces of `items` that the sequences are, and which of them each sequence is, int64 [B]."""
+        _, firsts, which = np.unique(np.stack([self.starts, self.ends], axis=1), axis=0, return_index=True, return_inverse=True)
+        return self.take(firsts), which.reshape(-1)
+
     def gather(self) -> tuple[np.ndarray, np.ndarray]:
         """Copy into (flat items int32 [N], offsets int64 [B+1]), contiguous and in order."""
         return gather(self.items, self.starts, self.ends)

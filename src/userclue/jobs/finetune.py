@@ -17,13 +17,15 @@ from userclue.data.batches import BatchStream
 from userclue.data.inputs import of_dataset
 from userclue.data.labels import read_labels
 from userclue.data.store import Dataset
+from userclue.data.targets import read_targets
 from userclue.data.times import parse_instant
 from userclue.encoder import UserEncoder
 from userclue.errors import DataError, UsageError
 from userclue.files import refuse_existing
-from userclue.jobs.scoring import score_profiling, score_sequential
+from userclue.jobs.scoring import score_cold_start, score_profiling, score_sequential
 from userclue.metrics.projection import project
 from userclue.tasks.base import FittedModel, Task, Training
+from userclue.tasks.cold_start import ColdStart, ColdStartModel
 from userclue.tasks.profiling import Profiling, ProfilingModel
 from userclue.tasks.registry import MODELS, TASKS
 from userclue.tasks.sequential import Sequential
@@ -32,7 +34,7 @@ from userclue.train.loop import Training as Run
 from userclue.train.loop import device_of, seeded_generator
 
 DEFAULT_EPOCHS = 20
-DEFAULT_SPLIT = {"profiling": "80/5/15", "sequential": "leave-one-out"}
+DEFAULT_SPLIT = {"profiling": "80/5/15", "cold-start": "user", "sequential": "leave-one-out"}
 SYSTEM = {"finetune": "clue", "probe": "clue_frozen", "adapter": "clue_adapter", "scratch": "clue_zero"}
 HEAD, BATCHES, MAP_USERS = 3, 4, 2000
 
@@ -53,10 +55,10 @@ def finetune(
 ) -> FittedModel:
     """Fit `encoder` to a task on `data`, compare it with the plain baselines on the test part and, with `out`, write it there.
 
-    task: `profiling` (needs `labels`: a file or frame with user_id and label) or `sequential`. `settings` are the fields of
-    FinetuneSettings (mode, epochs, lr, batch_size, patience, train_fraction, seed, ...). The result's `facts` hold metrics,
-    baselines and verdict, as task.json does. Raises UsageError, DataError (labels fit no user or one class only; no user long
-    enough for the split) and ArtifactError.
+    task: `profiling` (needs `labels`: a file or frame with user_id and label), `cold-start` (`labels` with user_id, item_id of another
+    domain and perhaps timestamp) or `sequential`. `settings` are the fields of FinetuneSettings (mode, epochs, lr, batch_size,
+    patience, train_fraction, seed, ...). The result's `facts` hold metrics, baselines and verdict, as task.json does. Raises
+    UsageError, DataError (labels fit no user or one class only; no user long enough for the split) and ArtifactError.
     """
     begin = time.perf_counter()
     chosen = finetune_settings(preset, **settings)
@@ -117,7 +119,7 @@ def build_task(
     split: str | None,
     settings: FinetuneSettings,
     fitted: FittedModel | None = None,
-) -> Profiling | Sequential:
+) -> Profiling | ColdStart | Sequential:
     """The task's instances on `dataset`, numbered by the encoder's vocabulary; UsageError when name, labels and split do not fit."""
     if name not in TASKS:
         raise UsageError(f"unknown task {name}; known: {', '.join(TASKS)}")
@@ -125,22 +127,30 @@ def build_task(
     sequences = of_dataset(dataset, encoder.vocabulary).whole()
     if name == "sequential":
         if labels is not None:
-            raise UsageError("--labels belongs to profiling; sequential takes its targets from the histories themselves")
+            raise UsageError("--labels belongs to profiling and cold-start; sequential takes its targets from the histories themselves")
         size, prefixes, share = len(encoder.vocabulary), settings.prefixes, settings.train_fraction
         return Sequential(dataset, sequences, size, split, settings.seed, prefixes, share)
+    if name == "cold-start":
+        if labels is None:
+            raise UsageError("cold-start needs --labels FILE with the columns user_id and item_id (items of the other domain)")
+        before = fitted if isinstance(fitted, ColdStartModel) else None
+        return ColdStart(dataset, sequences, read_targets(labels), _name_of(labels, "targets"), split, settings, before)
     if labels is None:
         raise UsageError("profiling needs --labels FILE with the columns user_id and label")
     if split != DEFAULT_SPLIT[name]:
         raise UsageError(f"unknown split {split} for profiling; known: {DEFAULT_SPLIT[name]}")
     known = fitted if isinstance(fitted, ProfilingModel) else None
     table = read_labels(labels)
-    name_of_label = Path(labels).stem if isinstance(labels, str | Path) else table.column_names[1]
-    return Profiling(dataset, sequences, table, name_of_label, settings, known)
+    return Profiling(dataset, sequences, table, _name_of(labels, table.column_names[1]), settings, known)
+
+
+def _name_of(labels: Any, otherwise: str) -> str:
+    return Path(labels).stem if isinstance(labels, str | Path) else otherwise
 
 
 def score(
     model: FittedModel,
-    task: Profiling | Sequential,
+    task: Profiling | ColdStart | Sequential,
     part: str,
     dataset: Dataset,
     baselines: bool,
@@ -154,11 +164,18 @@ def score(
         raise DataError(f"{dataset.path}: the {part} part is empty; every labelled user was in another part of the model's split")
     if isinstance(task, Profiling):
         return score_profiling(model, task, chosen, dataset, baselines, rivals)
+    if isinstance(task, ColdStart):
+        return score_cold_start(model, task, chosen, dataset, baselines, rivals)
     return score_sequential(model, task, chosen, dataset, baselines, rivals)
 
 
 def leak_warnings(encoder: UserEncoder, dataset: Dataset, task: Task) -> list[str]:
-    """Whether pre-training has seen what this task tests on."""
+    """Whether pre-training, or the history read, has seen what this task tests on."""
+    if isinstance(task, ColdStart) and task.targets_amid_history:
+        return [
+            f"{task.targets_amid_history} targets lie before the end of the history they are predicted from, so the figures flatter; "
+            "use --before-target for an honest test"
+        ]
     pretrained = encoder.facts.get("pretrain") or {}
     if not isinstance(task, Sequential) or not pretrained:
         return []
@@ -188,7 +205,9 @@ def _model(encoder: UserEncoder, task: Task, settings: FinetuneSettings, dataset
     model = MODELS[task.name](own, task.head(own, settings, generator), facts)
     if isinstance(model, ProfilingModel) and isinstance(task, Profiling):
         model.parts = task.parts(dataset)
-        return model, {"split.parquet": model.parts, "map.parquet": _map(encoder, task, dataset)}
+        return model, {"map.parquet": _map(encoder, task, dataset)}
+    if isinstance(model, ColdStartModel) and isinstance(task, ColdStart):
+        model.targets, model.parts = task.targets, task.parts
     return model, {}
 
 
@@ -250,7 +269,7 @@ def _fit(
     journal = Journal((watch.row,))
     stopping = _EarlyStopping(model, task, settings, journal)
     run = Run(
-        Training(model, settings.mode, task.ignored_target),
+        Training(model, settings.mode, task.ignored_target, settings.positions if task.name == "sequential" else "last"),
         BatchStream(
             source=task.source,
             n_sequences=task.n_train,

@@ -77,8 +77,9 @@ def pretrain(
 def pretrain_settings(preset: str = "paper", **overrides: Any) -> PretrainSettings:
     """Preset, then overrides, then the default budget; every part checked."""
     settings = PretrainSettings.of({**preset_values(PRETRAIN_PRESETS, preset), **overrides})
-    if settings.objective not in OBJECTIVES:
-        raise UsageError(f"unknown objective {settings.objective}; known: {', '.join(OBJECTIVES)}")
+    for name in (settings.objective, *settings.parts()):
+        if name not in OBJECTIVES:
+            raise UsageError(f"unknown objective {name}; known: {', '.join(OBJECTIVES)}")
     view_named(settings.view)
     if settings.epochs is settings.steps is settings.minutes is None:
         settings = settings.model_copy(update={"epochs": DEFAULT_EPOCHS})

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 from scipy.special import softmax
 
+from userclue.baselines.plain_cold_start import COLD_START_BASELINES
 from userclue.baselines.plain_profiling import PROFILING_BASELINES
 from userclue.baselines.plain_ranking import RANKING_BASELINES
 from userclue.data.splits import Instances
@@ -16,6 +17,7 @@ from userclue.metrics.bootstrap import Interval
 from userclue.metrics.comparison import Comparison, Outcome, ProfilingOutcome, RankingOutcome, compare
 from userclue.metrics.ranking import RankingResult, full_ranking
 from userclue.tasks.base import FittedModel
+from userclue.tasks.cold_start import ColdStart
 from userclue.tasks.profiling import Profiling
 from userclue.tasks.sequential import Sequential
 
@@ -69,6 +71,42 @@ def score_sequential(
         }
     )
     return report, table
+
+
+def score_cold_start(
+    model: FittedModel, task: ColdStart, part: Instances, dataset: Dataset, baselines: bool, rivals: Mapping[str, FittedModel]
+) -> tuple[dict[str, Any], pa.Table]:
+    """The same for cold-start instances; `by_user` holds the second view, averaged over users, where a user has several instances."""
+    name = model.facts["system"]
+    ranks = {system: target_ranks(one.scores, part) for system, one in {name: model, **rivals}.items()}
+    learnable = baselines and len(task.train) > 0
+    for baseline, kind in COLD_START_BASELINES.items() if learnable else ():
+        fitted = kind(model.encoder.config.max_len)
+        fitted.fit(task.train, task.valid, len(model.vocabulary), task.outputs)
+        ranks[baseline] = target_ranks(fitted.scores, part)
+    report = _report(_compared({s: RankingOutcome(r, users=part.users) for s, r in ranks.items()}, name, task.primary, task.seed), name)
+    if report["users"] < len(part):
+        averaged = {system: RankingOutcome(found, users=part.users, unit="users") for system, found in ranks.items()}
+        second = _report(_compared(averaged, name, task.primary, task.seed), name)
+        report["by_user"] = {key: second[key] for key in ("metrics", "baselines", "differences", "verdict")}
+    table = pa.table(
+        {
+            "user_id": dataset.users.take(pa.array(part.users)),
+            "target": _ids_of(task.targets, part.targets),
+            **{f"rank_{system}": pa.array(found) for system, found in ranks.items()},
+        }
+    )
+    return {"instances": len(part), **report}, table
+
+
+def target_ranks(scores: Callable[[Sequences], np.ndarray], part: Instances) -> np.ndarray:
+    """Ranks among all target items; a history that several instances share is scored once a chunk."""
+
+    def score(rows: np.ndarray) -> np.ndarray:
+        histories, which = part.inputs.take(rows).distinct()
+        return np.asarray(scores(histories)[which])
+
+    return full_ranking(score, len(part), part.targets).ranks_all
 
 
 def _ids_of(vocabulary: Vocabulary, indices: np.ndarray) -> pa.Array:

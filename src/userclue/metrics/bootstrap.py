@@ -53,28 +53,39 @@ class Draws:
         return Draws(self.value - other.value, self.draws - other.draws)
 
 
-def mean_interval(values: np.ndarray, seed: int, resamples: int = RESAMPLES) -> Interval:
-    """The mean of values float [n], with its interval. Raises ValueError on no value and on values that are not finite."""
+def mean_interval(values: np.ndarray, seed: int, resamples: int = RESAMPLES, groups: np.ndarray | None = None) -> Interval:
+    """The mean of values float [n], with its interval. Raises ValueError on no value and on values that are not finite.
+
+    groups: int [n] in 0…G-1, whose value each is; then groups are resampled whole, as values of one user do not vary independently.
+    """
     values = np.asarray(values, np.float64)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
         raise ValueError(f"a mean needs at least one value, all finite; found shape {values.shape}")
     # How often each *distinct* value is drawn is multinomial: a metric of ranks up to 10 has 11 of them, however many users there are.
-    distinct, counts = np.unique(values, return_counts=True)
+    if groups is None:
+        sums, counts = np.unique(values, return_counts=True)
+        sizes = np.ones(len(sums))
+    else:
+        members = np.bincount(groups)
+        pairs = np.stack([np.bincount(groups, values), members], axis=1)[members > 0]
+        distinct, counts = np.unique(pairs, axis=0, return_counts=True)
+        sums, sizes = distinct.T
+    n = int(counts.sum())
     generator = np.random.default_rng(seed)
-    at_once = max(1, _CELLS_AT_ONCE // len(distinct))
-    means = [
-        generator.multinomial(len(values), counts / len(values), size=min(at_once, resamples - done)) @ distinct / len(values)
-        for done in range(0, resamples, at_once)
-    ]
+    at_once = max(1, _CELLS_AT_ONCE // len(sums))
+    means = []
+    for done in range(0, resamples, at_once):
+        drawn = generator.multinomial(n, counts / n, size=min(at_once, resamples - done))
+        means.append(drawn @ sums / (drawn @ sizes))
     return Draws(float(values.mean()), np.concatenate(means)).interval()
 
 
-def paired_interval(a: np.ndarray, b: np.ndarray, seed: int, resamples: int = RESAMPLES) -> Interval:
-    """Mean of a minus mean of b, float [n] each, about the same instances in the same order."""
+def paired_interval(a: np.ndarray, b: np.ndarray, seed: int, resamples: int = RESAMPLES, groups: np.ndarray | None = None) -> Interval:
+    """Mean of a minus mean of b, float [n] each, about the same instances in the same order; `groups` as for mean_interval."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape:
         raise ValueError(f"paired values must be about the same instances; found {a.shape} and {b.shape}")
-    return mean_interval(a - b, seed, resamples)
+    return mean_interval(a - b, seed, resamples, groups)
 
 
 def classification_draws(labels: np.ndarray, proba: np.ndarray, seed: int, resamples: int = RESAMPLES) -> dict[str, Draws]:

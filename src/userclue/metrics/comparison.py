@@ -6,6 +6,7 @@ two intervals overlap. When a baseline wins, the verdict says so.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -19,10 +20,16 @@ RANKING_PRIMARY = "mrr@10"
 
 @dataclass(frozen=True, eq=False)
 class RankingOutcome:
-    """What a system did on a ranking task: the rank of each instance's true item, int64 [n]; metrics are cut off at k."""
+    """What a system did on a ranking task: the rank of each instance's true item, int64 [n]; metrics are cut off at k.
+
+    users: int [n], whose instance each is, where a user may have several: users are then resampled whole. unit: what is averaged over,
+    instances or users (each user's mean counting once).
+    """
 
     ranks: np.ndarray
     k: int = 10
+    users: np.ndarray | None = None
+    unit: Literal["instances", "users"] = "instances"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +47,7 @@ Outcome = RankingOutcome | ProfilingOutcome
 class Comparison:
     """metrics: system -> metric -> interval, the model first. differences: baseline -> metric -> interval of model minus baseline.
 
-    undefined: metric -> why this data has no such value. verdict: plain sentences, the highest value first. n: instances.
+    undefined: metric -> why this data has no such value. verdict: plain sentences, the highest value first. n: users.
     """
 
     model: str
@@ -81,16 +88,27 @@ def compare(
 def _compare_rankings(
     model: RankingOutcome, baselines: Mapping[str, Outcome], primary: str, seed: int, model_name: str, resamples: int
 ) -> Comparison:
-    own = ranking_metrics(model.ranks, model.k)
-    metrics = {model_name: {name: mean_interval(values, seed, resamples) for name, values in own.items()}}
+    groups = None if model.users is None else np.unique(model.users, return_inverse=True)[1]
+    own = _values(model, groups)
+    resampled = groups if model.unit == "instances" else None  # averaged over users, every value is a user's
+    metrics = {model_name: {name: mean_interval(values, seed, resamples, resampled) for name, values in own.items()}}
     differences = {}
     for system, outcome in baselines.items():
         if not isinstance(outcome, RankingOutcome) or outcome.k != model.k or len(outcome.ranks) != len(model.ranks):
             raise ValueError(f"{system} was not scored on the same instances, task and cut-off as {model_name}")
-        theirs = ranking_metrics(outcome.ranks, outcome.k)
-        metrics[system] = {name: mean_interval(values, seed, resamples) for name, values in theirs.items()}
-        differences[system] = {name: paired_interval(own[name], theirs[name], seed, resamples) for name in own}
-    return Comparison(model_name, primary, len(model.ranks), metrics, differences)
+        theirs = _values(outcome, groups)
+        metrics[system] = {name: mean_interval(values, seed, resamples, resampled) for name, values in theirs.items()}
+        differences[system] = {name: paired_interval(own[name], theirs[name], seed, resamples, resampled) for name in own}
+    n = len(model.ranks) if groups is None else int(groups.max()) + 1
+    return Comparison(model_name, primary, n, metrics, differences)
+
+
+def _values(outcome: RankingOutcome, groups: np.ndarray | None) -> dict[str, np.ndarray]:
+    """The metrics of each instance, or where that is the unit the mean of each user's instances."""
+    values = ranking_metrics(outcome.ranks, outcome.k)
+    if outcome.unit == "instances" or groups is None:
+        return values
+    return {name: np.bincount(groups, one) / np.bincount(groups) for name, one in values.items()}
 
 
 def _compare_classifications(

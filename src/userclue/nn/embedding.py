@@ -8,6 +8,12 @@ from userclue.nn.dropout import dropout
 from userclue.nn.fused import fits_whole, fused_embedding
 
 
+class ItemTable(nn.Embedding):
+    """Embeddings of the items, [V, D]; training may have it hand out its gradient as the touched rows alone (`train.rows`)."""
+
+    of_items = True
+
+
 class SequenceEmbedding(nn.Module):
     """Item embedding plus learned position, E_I = E + P (paper IV-A-1a).
 
@@ -17,7 +23,7 @@ class SequenceEmbedding(nn.Module):
 
     def __init__(self, vocabulary_size: int, max_len: int, dim: int) -> None:
         super().__init__()
-        self.items = nn.Embedding(vocabulary_size, dim)
+        self.items = ItemTable(vocabulary_size, dim)
         self.positions = nn.Embedding(max_len + 1, dim)
 
     def reset(self, generator: torch.Generator) -> None:

@@ -3,18 +3,19 @@
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from userclue.config import PretrainSettings
 from userclue.data.batches import Batch, concatenate
 from userclue.encoder import UserEncoder
 from userclue.metrics.geometry import alignment, effective_rank, normalised, std_sqrt_d, uniformity
 from userclue.nn.heads import projector, reset_linear_layers
+from userclue.objectives.base import Objective
 from userclue.train.step import Step
 from userclue.views import view_named
 
 
-class TwoViews(nn.Module):
+class TwoViews(Objective):
     """Two views of each user and a projector; a subclass makes the step.
 
     `widths` and `norm_output` are the projector's layers as its paper has them, in multiples of D; `projector_dim` and
@@ -35,11 +36,6 @@ class TwoViews(nn.Module):
         self.hidden_dim, self.projected_dim = widths[0], widths[-1]
         self.view = view_named(settings.view, settings.view_share)
         reset_linear_layers(self.projector, generator)
-
-    @property
-    def constant_rate(self) -> list[nn.Parameter]:
-        """Parameters whose rate does not decay under a schedule."""
-        return []
 
     def views(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Both views of B users as one batch of 2B, for one pass through the encoder, which has no batch norm."""

@@ -27,6 +27,11 @@ def comparison(run: Run, ident: str) -> Json:
     if unseen.get("metrics"):
         tables.append(_table(unseen, task, ours, decimals, "Only items the user has not seen are candidates"))
         tables[1]["verdict"] = [readable(str(sentence), run, task) for sentence in unseen.get("verdict") or []]
+    by_user = task.get("by_user") or {}
+    if by_user.get("metrics"):
+        tables[0]["remark"] = "Averaged over instances"
+        tables.append(_table(by_user, task, ours, decimals, "Averaged over users, each user's mean counting once"))
+        tables[1]["verdict"] = [readable(str(sentence), run, task) for sentence in by_user.get("verdict") or []]
     rows = _whisker_rows(task, ours)
     title = metric_name(primary)
     words = "; ".join(f"{row.name} {number(row.value, decimals)} {interval(vars(row), decimals)}" for row in rows)

@@ -74,6 +74,7 @@ def pretraining(run: Run, ident: str) -> Json:
         ("effective_rank", "Effective rank", "Good: high. Near the bottom only a few directions carry all users.", rank, 0.0),
         ("alignment", "Alignment", "Good: low. Two views of one user lie close together.", [], 0.0),
         ("uniformity", "Uniformity", "Good: low (very negative). Users fill the sphere evenly.", [], None),
+        ("accuracy", "Accuracy", "Good: rises, then levels off. Share of items predicted right, among those compared with.", [], 0.0),
         ("gradient_norm", "Gradient norm", "Good: steady. No growth without end, no fall to zero.", [], 0.0),
     ]
     known = str(run.pretrain.get("objective") or "")

@@ -137,16 +137,17 @@ def _read_task(path: Path) -> Json:
     for key, kind in (("task", str), ("primary", str), ("metrics", dict)):
         if not isinstance(task.get(key), kind):
             raise ArtifactError(f"{path}: has no {key!r}; make the run again")
-    for key in ("baselines", "differences", "unseen", "undefined", "split", "settings", "environment"):
+    for key in ("baselines", "differences", "unseen", "by_user", "undefined", "split", "settings", "environment"):
         if not isinstance(task.get(key) or {}, dict):
             raise ArtifactError(f"{path}: {key!r} is not an object; make the run again")
     if task["primary"] not in {**task["metrics"], **(task.get("undefined") or {})}:
         raise ArtifactError(f"{path}: the primary metric {task['primary']!r} is not among its metrics; make the run again")
-    unseen = task.get("unseen") or {}
     places: list[tuple[str, Iterable[Any]]] = [("metrics", [task["metrics"]])]
     places += [(key, (task.get(key) or {}).values()) for key in ("baselines", "differences")]
-    places += [("unseen metrics", [unseen["metrics"]])] if "metrics" in unseen else []
-    places += [(f"unseen {key}", (unseen.get(key) or {}).values()) for key in ("baselines", "differences")]
+    for view in ("unseen", "by_user"):
+        second = task.get(view) or {}
+        places += [(f"{view} metrics", [second["metrics"]])] if "metrics" in second else []
+        places += [(f"{view} {key}", (second.get(key) or {}).values()) for key in ("baselines", "differences")]
     for place, systems in places:
         _check_scores(path, place, systems)
     return task

@@ -13,10 +13,13 @@ METRICS = {
 }  # fmt: skip
 SYSTEMS = {
     "clue_zero": "Same encoder from scratch", "majority": "Majority class", "popularity": "Popularity", "markov": "First-order Markov",
-    "item_knn": "Item kNN", "item_knn_window": "Same-window item kNN",
+    "item_knn": "Item kNN", "user_knn": "User kNN", "item_knn_window": "Same-window item kNN",
     "bag_of_items": "Bag of items + history length", "bag_of_items_window": "Same-window bag of items",
 }  # fmt: skip
-OBJECTIVES = {"clue": "CLUE", "byol": "BYOL", "infonce": "InfoNCE", "vicreg": "VICReg", "barlow": "Barlow Twins", "s3rec": "S3-Rec"}
+OBJECTIVES = {
+    "clue": "CLUE", "byol": "BYOL", "infonce": "InfoNCE", "vicreg": "VICReg", "barlow": "Barlow Twins", "s3rec": "S3-Rec",
+    "masked": "Masked items", "next": "Next item", "hybrid": "Hybrid",
+}  # fmt: skip
 MODES = {"finetune": "fine-tuned", "probe": "frozen, linear probe", "adapter": "with adapters"}
 
 

@@ -13,13 +13,15 @@ from torch.nn.functional import cross_entropy
 from userclue.artifact import Artifact, write_artifact
 from userclue.card import model_card
 from userclue.config import FinetuneSettings
-from userclue.data.batches import Batch, Source, sorted_batches
-from userclue.data.inputs import Histories
+from userclue.data.batches import Batch, Source, places_before_items, sorted_batches
+from userclue.data.inputs import Histories, open_histories
 from userclue.data.splits import Instances
 from userclue.data.store import Sequences
-from userclue.data.vocabulary import UNK, Vocabulary
+from userclue.data.vocabulary import FIRST_ITEM, UNK, Vocabulary
 from userclue.encoder import UserEncoder, load_tensors
-from userclue.errors import ArtifactError
+from userclue.errors import ArtifactError, UsageError
+from userclue.item_losses import softmax_cross_entropy
+from userclue.metrics.ranking import top_k
 from userclue.nn.adapters import adapted_parameters
 from userclue.train.journal import Row
 from userclue.train.step import Step
@@ -50,6 +52,10 @@ class FittedModel(nn.Module):
         """The head that `facts` describe, its weights to be loaded: a linear layer D → K."""
         return nn.Linear(encoder.config.dim, facts["outputs"])
 
+    def own_tables(self) -> Mapping[str, pa.Table]:
+        """Tables without which the model cannot be loaded, by file name."""
+        return {}
+
     def save_pretrained(self, path: str | Path, *, overwrite: bool = False, tables: Mapping[str, pa.Table] | None = None) -> Artifact:
         """Write the fitted model's folder; UsageError when it exists and `overwrite` is not set."""
         config = self.encoder.to_config()
@@ -62,7 +68,7 @@ class FittedModel(nn.Module):
             rows=self.rows,
             card=model_card(config, self.vocabulary.n_items, self.rows[-1] if self.rows else {}, self.facts),
             documents={"task.json": self.facts},
-            tables=tables,
+            tables={**self.own_tables(), **(tables or {})},
             overwrite=overwrite,
         )
 
@@ -116,22 +122,39 @@ class Training(nn.Module):
 
     In `probe` mode the encoder is frozen and only the head learns; in `adapter` mode its patches and second LayerNorms learn too
     (PeterRec, section 3.3).
+
+    With `positions="all"` the state at each item of the history predicts the item after it as well, by the same head.
     """
 
-    def __init__(self, model: FittedModel, mode: str, ignored_target: int) -> None:
+    def __init__(self, model: FittedModel, mode: str, ignored_target: int, positions: str = "last") -> None:
         super().__init__()
-        self.model, self.mode, self.ignored_target = model, mode, ignored_target
+        self.model, self.mode, self.ignored_target, self.positions = model, mode, ignored_target, positions
         if mode in ("probe", "adapter"):
             model.encoder.requires_grad_(False)
         if mode == "adapter":
             for parameter in adapted_parameters(model.encoder.backbone):
                 parameter.requires_grad_(True)
 
+    @property
+    def reads_whole_table(self) -> bool:
+        """Whether the head scores by the item table, so that every row of it gets a gradient."""
+        return bool(getattr(self.model.head, "reads_whole_table", False))
+
     def forward(self, batch: Batch, generator: torch.Generator) -> Step:
         """One step on B labelled sequences."""
-        logits = self.model(batch, None if self.mode == "probe" else generator)
         assert batch.targets is not None
+        source = None if self.mode == "probe" else generator
+        if self.positions == "all":
+            return self._everywhere(batch, batch.targets, source)
+        logits = self.model(batch, source)
         return Step(cross_entropy(logits, batch.targets, ignore_index=self.ignored_target), dict)
+
+    def _everywhere(self, batch: Batch, targets: Tensor, generator: torch.Generator | None) -> Step:
+        states, places = self.model.encoder.states(batch, generator), places_before_items(batch.tokens)
+        read = states.index_select(0, torch.cat([batch.offsets[1:] - 1, places]))
+        wanted, head = torch.cat([targets, batch.tokens[places + 1]]), self.model.head
+        loss, accuracy = softmax_cross_entropy(read, head.weight, wanted, head.bias, self.ignored_target)  # type: ignore[arg-type]
+        return Step(loss, lambda: {"accuracy": float(accuracy)})
 
 
 class Task(Protocol):
@@ -155,6 +178,33 @@ class Task(Protocol):
 
     def facts(self) -> dict[str, Any]:
         """What task.json says of the data and the split."""
+
+
+def recommend_items(
+    model: FittedModel, candidates: Vocabulary, histories: Any, k: int, seen: np.ndarray | None, **columns: Any
+) -> tuple[list[list[Any]], np.ndarray]:
+    """The k best candidates of each user, best first: (ids [n_users][k], scores float32 [n_users, k]).
+
+    seen: int [V] or None, the candidate that each item of a history takes out of the answer (a special token: none). Where fewer
+    than k candidates remain, the list is shorter and its scores end in −inf. Raises UsageError for k < 1.
+    """
+    if k < 1:
+        raise UsageError(f"k must be at least 1; got {k}")
+    k = min(k, candidates.n_items)
+    items: list[list[Any]] = []
+    kept: list[np.ndarray] = []
+    with open_histories(histories, model.vocabulary, **columns) as opened:
+        for sequences, scores in chunked_logits(model, opened):
+            scores[:, :FIRST_ITEM] = -np.inf
+            if seen is not None:
+                flat, _ = sequences.gather()
+                scores[np.repeat(np.arange(len(sequences)), sequences.lengths), seen[flat]] = -np.inf
+            best = top_k(scores, k)
+            values = np.take_along_axis(scores, best, axis=1)
+            for row, value in zip(best, values, strict=True):
+                items.append(candidates.ids(row[np.isfinite(value)]).to_pylist())
+            kept.append(values)
+    return items, np.concatenate(kept) if kept else np.empty((0, k), dtype=np.float32)
 
 
 def chunked_logits(model: FittedModel, opened: Histories, size: int = 8192) -> Iterator[tuple[Sequences, np.ndarray]]:

@@ -1,5 +1,6 @@
 """User profiling: one label a user, softmax over classes (paper V-A-2); users are split 80/5/15."""
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -28,6 +29,10 @@ class ProfilingModel(FittedModel):
 
     task = "profiling"
     parts: pa.Table | None = None
+
+    def own_tables(self) -> Mapping[str, pa.Table]:
+        """Who was in which part."""
+        return {} if self.parts is None else {"split.parquet": self.parts}
 
     @classmethod
     def from_artifact(cls, artifact: Artifact) -> Self:

@@ -9,15 +9,13 @@ from torch import Tensor, nn
 
 from userclue.config import FinetuneSettings
 from userclue.data.batches import Source
-from userclue.data.inputs import open_histories
 from userclue.data.splits import leave_one_out, time_split
 from userclue.data.store import Dataset, Sequences
-from userclue.data.vocabulary import FIRST_ITEM, UNK
+from userclue.data.vocabulary import UNK
 from userclue.encoder import UserEncoder
 from userclue.errors import DataError, UsageError
-from userclue.metrics.ranking import top_k
 from userclue.nn.heads import reset_linear_layers
-from userclue.tasks.base import FittedModel, chunked_logits
+from userclue.tasks.base import FittedModel, recommend_items
 
 SPLITS = ("leave-one-out", "time")
 
@@ -25,14 +23,21 @@ SPLITS = ("leave-one-out", "time")
 class TiedHead(nn.Module):
     """Scores by the inner product with the encoder's own item embeddings, plus a bias an item; the table is not saved twice."""
 
+    reads_whole_table = True
+
     def __init__(self, encoder: UserEncoder) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(len(encoder.vocabulary)))
         self._table = [encoder.embedding.items]  # in a list, so that the table is not registered here as well
 
+    @property
+    def weight(self) -> Tensor:
+        """[V, D]."""
+        return self._table[0].weight
+
     def forward(self, x: Tensor) -> Tensor:
         """[B, D] → [B, V]."""
-        return x @ self._table[0].weight.T + self.bias
+        return x @ self.weight.T + self.bias
 
 
 class SequentialModel(FittedModel):
@@ -51,23 +56,8 @@ class SequentialModel(FittedModel):
         `filter_seen` leaves out what the history holds. `histories` as for UserEncoder.encode. Where fewer than k items
         remain, the list is shorter and its scores end in −inf. Raises UsageError for k < 1.
         """
-        if k < 1:
-            raise UsageError(f"k must be at least 1; got {k}")
-        k = min(k, self.vocabulary.n_items)
-        items: list[list[Any]] = []
-        kept: list[np.ndarray] = []
-        with open_histories(histories, self.vocabulary, **columns) as opened:
-            for sequences, scores in chunked_logits(self, opened):
-                scores[:, :FIRST_ITEM] = -np.inf
-                if filter_seen:
-                    flat, _ = sequences.gather()
-                    scores[np.repeat(np.arange(len(sequences)), sequences.lengths), flat] = -np.inf
-                best = top_k(scores, k)
-                values = np.take_along_axis(scores, best, axis=1)
-                for row, value in zip(best, values, strict=True):
-                    items.append(self.vocabulary.ids(row[np.isfinite(value)]).to_pylist())
-                kept.append(values)
-        return items, np.concatenate(kept) if kept else np.empty((0, k), dtype=np.float32)
+        everything = np.arange(len(self.vocabulary))
+        return recommend_items(self, self.vocabulary, histories, k, everything if filter_seen else None, **columns)
 
 
 class Sequential:
@@ -128,7 +118,15 @@ class Sequential:
         return draw
 
     def head(self, encoder: UserEncoder, settings: FinetuneSettings, generator: torch.Generator) -> nn.Module:
-        """`linear`: a layer D → V of its own; `tied`: the encoder's item embeddings."""
+        """`linear`: a layer D → V of its own; `tied`: the encoder's item embeddings.
+
+        Raises UsageError when every position is to be learned from and the encoder would see what it is to predict.
+        """
+        if settings.positions == "all" and not encoder.config.causal:
+            raise UsageError(
+                "positions=all learns each item from those before it, but this encoder was pre-trained to read both ways; pre-train with "
+                "--causal (or --objective next), or leave positions at last"
+            )
         if settings.head == "tied":
             return TiedHead(encoder)
         head = nn.Linear(encoder.config.dim, self.outputs)

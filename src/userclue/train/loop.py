@@ -16,6 +16,7 @@ from userclue.train.checkpoint import Checkpoints, Progress
 from userclue.train.interrupt import StopRequest, stop_on_signal
 from userclue.train.journal import Journal, Row
 from userclue.train.optim import build_optimizer, set_rate
+from userclue.train.rows import AdamWithRows, gradients
 from userclue.train.step import Follower, Step
 
 
@@ -124,8 +125,10 @@ class Training:
     def _update(self, step: Step) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         step.loss.backward()
+        found = gradients(self.module)
         if self.settings.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.clip_norm)
+            norm = nn.utils.get_total_norm(found)
+            torch._foreach_mul_(found, (self.settings.clip_norm / (norm + 1e-6)).clamp(max=1.0))
         self.optimizer.step()
 
     def _log(self, step: Step) -> None:
@@ -133,14 +136,13 @@ class Training:
         if not math.isfinite(loss):
             raise self._diverged(f"the loss is {loss}")
         self._refuse_broken_weights()
-        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
         now = time.perf_counter()
         row: Row = {
             "step": self.progress.step,
             "epoch": self.progress.epoch,
             "seconds": round(self._elapsed(), 3),
             "loss": loss,
-            "gradient_norm": float(nn.utils.get_total_norm(gradients)),
+            "gradient_norm": float(nn.utils.get_total_norm(gradients(self.module))),
             "users_per_second": round(self._users / max(now - self._logged_at, 1e-9), 1),
             **step.metrics(),
             **(self.probe() if self.probe is not None else {}),
@@ -154,9 +156,15 @@ class Training:
         kept = "; the last good checkpoint is kept" if self.checkpoints is not None else ""
         return UsageError(f"step {self.progress.step}: {what}; lower lr or set clip_norm{kept}")
 
-    def _refuse_broken_weights(self) -> None:
-        """Between logged rows nobody looks at the loss, so neither a checkpoint nor a result is made of weights that hold NaN."""
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.module.parameters()):
+    def _refuse_broken_weights(self, all_rows: bool = False) -> None:
+        """Between logged rows nobody looks at the loss, so neither a checkpoint nor a result is made of weights that hold NaN.
+
+        A table that is updated by row is read only for a checkpoint, which reads it anyway; else its optimiser has kept watch.
+        """
+        by_row = self.optimizer.row_parameters() if isinstance(self.optimizer, AdamWithRows) else []
+        skipped = set() if all_rows else {id(parameter) for parameter in by_row}
+        finite = all(bool(torch.isfinite(parameter).all()) for parameter in self.module.parameters() if id(parameter) not in skipped)
+        if not finite or (isinstance(self.optimizer, AdamWithRows) and self.optimizer.broken_rows()):
             raise self._diverged("the weights are no longer numbers")
 
     def _save_if_due(self, request: StopRequest) -> None:
@@ -165,7 +173,7 @@ class Training:
         ):
             return
         if self.checkpoints is not None:
-            self._refuse_broken_weights()
+            self._refuse_broken_weights(all_rows=True)
             self.progress.seconds, self.progress.rows = self._elapsed(), self.journal.rows
             self.checkpoints.save(self.module, self.optimizer, self.progress)
             self._saved_at = time.perf_counter()

@@ -1,27 +1,34 @@
 """Optimiser and learning-rate schedule from the settings."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
 from userclue.config import TrainSettings
+from userclue.train.rows import AdamWithRows, row_tables
 
 
 def build_optimizer(module: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     """Adam (fused, the paper's V-A) or SGD with momentum (its IV-A) over the parameters that need gradients.
 
-    Parameters in `module.constant_rate` (SimSiam's predictor) keep their rate under a schedule.
+    Parameters in `module.constant_rate` (SimSiam's predictor) keep their rate under a schedule. Large item tables, or those the
+    settings say, are updated by row; UsageError where they cannot be.
     """
+    by_row = row_tables(module, settings)
     constant = {id(parameter) for parameter in getattr(module, "constant_rate", ())}
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if id(p) not in constant], "scheduled": True},
+    apart = constant | {id(parameter) for parameter in by_row}
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trainable if id(p) not in apart], "scheduled": True},
         {"params": [p for p in trainable if id(p) in constant], "scheduled": False},
+        {"params": by_row, "scheduled": True, "rows": "lazy-adam" if settings.item_updates == "auto" else settings.item_updates},
     ]
     groups = [group for group in groups if group["params"]]
     if settings.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+        kind = AdamWithRows if by_row else torch.optim.Adam
+        return kind(groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
     return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
 
 

@@ -1,0 +1,34 @@
+"""What all objectives share."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from userclue.data.batches import Batch
+from userclue.encoder import UserEncoder
+from userclue.train.step import Step
+
+
+class Objective(nn.Module):
+    """A module made from (encoder, settings, generator) that turns a batch and a generator into a Step.
+
+    Where it can do with the encoder's pass over the batch as it stands, it offers one of two methods more, so that `hybrid` needs one
+    pass for several objectives: `pair(first, second, batch)` for two encodings [B, D] of the batch's users, and
+    `read(states, batch, generator)` for the states [N, D] of all tokens.
+    """
+
+    encoder: UserEncoder
+    smallest_batch = 1
+    pair: Callable[[Tensor, Tensor, Batch], Step] | None = None
+    read: Callable[[Tensor, Batch, torch.Generator], Step] | None = None
+
+    @property
+    def constant_rate(self) -> list[nn.Parameter]:
+        """Parameters whose learning rate a schedule leaves alone."""
+        return []
+
+    @property
+    def reads_whole_table(self) -> bool:
+        """Whether a step needs every row of the item table, so that all of them get a gradient."""
+        return False
