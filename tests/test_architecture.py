@@ -23,6 +23,7 @@ ORDER = [
     ("objectives",),
     ("tasks",),
     ("encoder",),
+    ("encoding",),
     ("artifact",),
     ("card",),
     ("nn",),
@@ -34,7 +35,7 @@ ORDER = [
     ("data",),
     ("losses", "view_losses", "item_losses"),
     ("config",),
-    ("files",),
+    ("files", "workers"),
     ("errors",),
     ("version",),
 ]

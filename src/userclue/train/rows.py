@@ -122,7 +122,10 @@ def gradients(module: nn.Module) -> list[Tensor]:
     found = []
     for parameter in module.parameters():
         if parameter.grad is not None and parameter.grad.is_sparse:
-            parameter.grad = parameter.grad.coalesce()
+            rows = parameter.grad._indices()[0]
+            # The compiled embedding hands out each row once, in order, but autograd forgets that it does.
+            in_order = bool((rows[1:] > rows[:-1]).all())
+            parameter.grad = parameter.grad._coalesced_(True) if in_order else parameter.grad.coalesce()
             found.append(parameter.grad.values())
         elif parameter.grad is not None:
             found.append(parameter.grad)
