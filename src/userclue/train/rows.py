@@ -79,7 +79,7 @@ class AdamWithRows(torch.optim.Adam):
         return [parameter for group in self.param_groups if group.get("rows") for parameter in group["params"]]
 
     def broken_rows(self) -> bool:
-        """Whether a row was ever moved by what is no finite number, told without reading the tables."""
+        """Whether a row was ever given what is no finite number, told without reading the tables."""
         return any(bool(self.state[table]["poison"].isnan()) for table in self.row_parameters() if self.state[table])
 
 
