@@ -6,6 +6,7 @@ D for more (a table of items by items would be too large). Likewise the interact
 DeepFM sums over their D parts, are weighed by h_k: with one class and h = 1 it is the paper's sum.
 """
 
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -68,7 +69,7 @@ class _Bag(nn.Module):
         super().__init__()
         self.p = config.dropout
         widths = [first, *[hidden] * config.blocks]
-        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
 
     def reset(self, generator: torch.Generator) -> None:
         """PyTorch's own default for linear layers, drawn from `generator`."""
