@@ -71,14 +71,16 @@ class UserEncoder(nn.Module):
             mine, theirs = getattr(self.config, name), getattr(other.config, name)
             if mine != theirs:
                 raise UsageError(f"cannot start from that model: its {name} is {theirs}, here it is {mine}; set {name} to {theirs}")
+        own, given = self.embedding, other.embedding
+        assert isinstance(own, SequenceEmbedding)  # a bag is never pre-trained
+        assert isinstance(given, SequenceEmbedding)
         rows = other.vocabulary.indices(self.vocabulary.table["item_id"])
         known = np.flatnonzero(rows != UNK)
         with torch.no_grad():
-            table = self.embedding.items.weight
-            source = other.embedding.items.weight
+            table, source = own.items.weight, given.items.weight
             table[:FIRST_ITEM] = source[:FIRST_ITEM]
             table[known + FIRST_ITEM] = source[rows[known].astype(np.int64)]
-            self.embedding.positions.load_state_dict(other.embedding.positions.state_dict())
+            own.positions.load_state_dict(given.positions.state_dict())
         self.backbone.load_state_dict(other.backbone.state_dict())
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
@@ -98,8 +100,10 @@ class UserEncoder(nn.Module):
             batch = without_ur(batch)
         layout = Layout.of(batch)
         if isinstance(self.embedding, BagEmbedding):
-            return self.embedding(batch), layout
-        return self.embedding(batch.tokens, layout.from_end, self.config.dropout, generator), layout
+            x: Tensor = self.embedding(batch)
+        else:
+            x = self.embedding(batch.tokens, layout.from_end, self.config.dropout, generator)
+        return x, layout
 
     @property
     def device(self) -> torch.device:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import torch
 
 from userclue.artifact import environment
+from userclue.baselines.registry import chosen_baselines
 from userclue.config import FINETUNE_PRESETS, FinetuneSettings, preset_values
 from userclue.data.inputs import of_dataset
 from userclue.data.labels import read_labels
@@ -19,6 +20,7 @@ from userclue.data.times import parse_instant
 from userclue.encoder import UserEncoder
 from userclue.errors import DataError, UsageError
 from userclue.files import refuse_existing
+from userclue.jobs.rivals import account, fit_rivals, terms
 from userclue.jobs.scoring import score_cold_start, score_profiling, score_sequential
 from userclue.metrics.projection import project
 from userclue.tasks.base import FittedModel, Task
@@ -45,20 +47,23 @@ def finetune(
     labels: Any = None,
     split: str | None = None,
     preset: str = "paper",
-    baselines: bool = True,
+    baselines: bool | str = True,
     overwrite: bool = False,
     watch: Watch = UNWATCHED,
     **settings: Any,
 ) -> FittedModel:
-    """Fit `encoder` to a task on `data`, compare it with the plain baselines on the test part and, with `out`, write it there.
+    """Fit `encoder` to a task on `data`, compare it with baselines on the test part and, with `out`, write it there.
 
     task: `profiling` (needs `labels`: a file or frame with user_id and label), `cold-start` (`labels` with user_id, item_id of another
     domain and perhaps timestamp) or `sequential`. `settings` are the fields of FinetuneSettings (mode, epochs, lr, batch_size,
-    patience, train_fraction, seed, ...). The result's `facts` hold metrics, baselines and verdict, as task.json does. Raises
-    UsageError, DataError (labels fit no user or one class only; no user long enough for the split) and ArtifactError.
+    patience, train_fraction, seed, ...). `baselines`: True or `plain`, False or `none`, `all`, or names of trained ones (sasrec, nfm,
+    peterrec, ...) joined by commas, `plain` perhaps among them; trained ones have the fit's own budget. The result's `facts` hold
+    metrics, baselines and verdict, as task.json does. Raises UsageError, DataError (labels fit no user or one class only; no user long
+    enough for the split) and ArtifactError.
     """
     begin = time.perf_counter()
     chosen = finetune_settings(preset, **settings)
+    plain, named = chosen_baselines(baselines, task)
     if out is not None:
         refuse_existing(Path(out), overwrite)
     encoder = encoder if isinstance(encoder, UserEncoder) else UserEncoder.from_pretrained(encoder)
@@ -66,11 +71,12 @@ def finetune(
     job = build_task(task, dataset, encoder, labels, split, chosen)
     model, tables = _model(encoder, job, chosen, dataset)
     fit_model(model, job, chosen, watch)
-    rivals = _rivals(encoder, job, chosen, dataset, watch)
-    report, predictions = score(model, job, "test", dataset, baselines, rivals)
+    rivals = fit_rivals(_trained(named, chosen), encoder, job, chosen, dataset, watch)
+    report, predictions = score(model, job, "test", dataset, plain, rivals)
     model.facts.update(
         report,
-        conditions=job.conditions,
+        conditions=job.conditions + terms(rivals, chosen),
+        trained_baselines=account(rivals),
         seconds=round(time.perf_counter() - begin, 2),
         warnings=leak_warnings(model.encoder, dataset, job),
         data={"path": dataset.path.name, "fingerprint": dataset.manifest["files"]["items.npy"]["sha256"]},
@@ -204,14 +210,11 @@ def _model(encoder: UserEncoder, task: Task, settings: FinetuneSettings, dataset
     return model, {}
 
 
-def _rivals(encoder: UserEncoder, task: Task, settings: FinetuneSettings, dataset: Dataset, watch: Watch) -> dict[str, FittedModel]:
-    """The same network from a random start (CLUEZero), where asked for: what pre-training has to beat."""
-    if not settings.with_scratch or settings.mode == "scratch":
-        return {}
-    scratch = settings.model_copy(update={"mode": "scratch"})
-    model, _ = _model(encoder, task, scratch, dataset)
-    fit_model(model, task, scratch, watch)
-    return {SYSTEM["scratch"]: model}
+def _trained(names: list[str], settings: FinetuneSettings) -> list[str]:
+    """Trained baselines to fit: those named, and CLUEZero where `with_scratch` asks for it, unless the model is that itself."""
+    zero = SYSTEM["scratch"]
+    wanted = [zero, *names] if settings.with_scratch and zero not in names else names
+    return [name for name in wanted if name != SYSTEM[settings.mode]]
 
 
 def _map(encoder: UserEncoder, task: Profiling, dataset: Dataset) -> pa.Table:

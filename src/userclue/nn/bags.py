@@ -16,6 +16,7 @@ from torch.nn.functional import batch_norm, relu
 from userclue.config import EncoderConfig
 from userclue.data.batches import Batch
 from userclue.data.vocabulary import FIRST_ITEM
+from userclue.errors import UsageError
 from userclue.nn.dropout import dropout
 from userclue.nn.embedding import ItemTable
 from userclue.nn.heads import reset_linear_layers
@@ -74,6 +75,11 @@ class _Bag(nn.Module):
     def reset(self, generator: torch.Generator) -> None:
         """PyTorch's own default for linear layers, drawn from `generator`."""
         reset_linear_layers(self, generator)
+
+    def states(self, x: Tensor, layout: Layout, generator: torch.Generator | None = None) -> Tensor:
+        """Not defined: UsageError."""
+        del x, layout, generator
+        raise UsageError("a bag of items has no state for each item; for a loss that predicts items choose another backbone")
 
     def deep(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """`blocks` layers with ReLU and dropout."""

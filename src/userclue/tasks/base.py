@@ -161,14 +161,16 @@ class Training(nn.Module):
     def forward(self, batch: Batch, generator: torch.Generator) -> Step:
         """One step on B labelled sequences."""
         assert batch.targets is not None
-        source = None if self.mode == "probe" else generator
         if self.positions == "all":
-            return self._everywhere(batch, batch.targets, source, generator)
-        logits = self.model(batch, source)
+            return self._everywhere(batch, batch.targets, generator)
+        logits = self.model(batch, self._dropping(generator))
         return Step(cross_entropy(logits, batch.targets, ignore_index=self.ignored_target), dict)
 
-    def _everywhere(self, batch: Batch, targets: Tensor, dropping: torch.Generator | None, generator: torch.Generator) -> Step:
-        states, places = self.model.encoder.states(batch, dropping), places_before_items(batch.tokens)
+    def _dropping(self, generator: torch.Generator | None) -> torch.Generator | None:
+        return None if self.mode == "probe" else generator
+
+    def _everywhere(self, batch: Batch, targets: Tensor, generator: torch.Generator | None) -> Step:
+        states, places = self.model.encoder.states(batch, self._dropping(generator)), places_before_items(batch.tokens)
         wanted, read = torch.cat([targets, batch.tokens[places + 1]]), torch.cat([batch.offsets[1:] - 1, places])
         if self.model.encoder.config.readout == "item":  # no UR among the states: one less for each that stands before or at the place
             read = read - (batch.tokens == UR).cumsum(0)[read]
@@ -180,7 +182,7 @@ class Training(nn.Module):
             loss, accuracy = self._against_one(states[wanted != self.ignored_target], wanted[wanted != self.ignored_target], generator)
         return Step(loss, lambda: {"accuracy": float(accuracy)})
 
-    def _against_one(self, states: Tensor, wanted: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _against_one(self, states: Tensor, wanted: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         head: Any = self.model.head
         others = other_rows(wanted - FIRST_ITEM, len(head.weight) - FIRST_ITEM, generator) + FIRST_ITEM
         # The bias as one dimension more, whose state is 1.
