@@ -52,8 +52,9 @@ def terms(rivals: dict[str, FittedModel], settings: FinetuneSettings) -> str:
     pretrained = [name for name, model in rivals.items() if model.encoder.facts.get("pretrain")]
     text = (
         f" Trained baselines ({', '.join(rivals)}) learned from the same training part under the same budget ({budget} at most, patience "
-        f"{settings.patience} epochs of validation log-loss), batch {settings.batch_size}, learning rate {settings.lr:g} and window, "
-        "an epoch having as many steps for each; shape and dropout are their papers' unless dropout was given."
+        f"{settings.patience} epochs of validation log-loss), batch {settings.batch_size} and learning rate {settings.lr:g}, an epoch "
+        "having as many steps for each; width and window are the model's, the rest of the network too in clue_zero and peterrec, and in "
+        "the others what their papers say."
     )
     if pretrained:
         text += f" {' and '.join(pretrained)}: pre-trained under the budget that the model was pre-trained under."
