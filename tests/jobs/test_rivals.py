@@ -52,7 +52,8 @@ def test_all_baselines_stand_in_one_table(model: Path, shop: Dataset, given: dic
             ranks = table[f"rank_{name}"].to_numpy()
             assert facts["baselines"][name]["mrr@10"]["value"] == pytest.approx(np.where(ranks <= 10, 1 / ranks, 0).mean(), abs=1e-12)
     assert fitted.facts["baselines"] == facts["baselines"]
-    page = build_report([tmp_path / "fitted"], tmp_path / "report.html").read_text()
+    build_report([tmp_path / "fitted"], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
     assert all(SYSTEMS[name] in page for name in trained)
 
 
