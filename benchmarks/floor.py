@@ -74,8 +74,10 @@ def encoder_flops(lengths: Lengths, shape: Shape) -> float:
 
 
 def folded_away(lengths: Lengths, shape: Shape, heads: int) -> float:
-    """FLOPs of `encoder_flops` that userclue's kernels do not do: with the last block's one query folded into its weights, 4·H·D a token
-    for all heads' scores and mixing, and 4·D·D once, take the place of keys and values (4·D·D a token) and what is formed from them."""
+    """FLOPs of `encoder_flops` that userclue's kernels do not do, as they fold the last block's one query into its weights.
+
+    4·H·D a token for all heads' scores and mixing, and 4·D·D once, take the place of keys and values (4·D·D a token) and their use.
+    """
     d = shape.dim
     return float(4 * d * (d + 1 - heads) * lengths.tokens - 4 * d * d * lengths.users)
 

@@ -139,8 +139,8 @@ def _floor(rows: list[Row]) -> tuple[float, str] | None:
         less = times * folded_away(lengths, shape, ready["heads"])
         share = (work.flops - less) / work.flops
         text += (
-            f" userclue folds the last block's query into its weights and so does {less / 1e9:.2f} GFLOP less: what is left takes {share:.2f} "
-            "of the floor's time at the same rate."
+            f" userclue folds the last block's query into its weights and so does {less / 1e9:.2f} GFLOP less: "
+            f"what is left takes {share:.2f} of the floor's time at the same rate."
         )
     return ready["lengths"]["users"] / bound, text
 
