@@ -32,7 +32,7 @@ class TiedHead(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """[V, D]."""
+        """[V, D], the encoder's item embeddings."""
         return self._table[0].weight
 
     def forward(self, x: Tensor) -> Tensor:
