@@ -33,6 +33,7 @@ ORDER = [
     ("index",),
     ("report",),
     ("data",),
+    ("native",),
     ("losses", "view_losses", "item_losses"),
     ("config",),
     ("files", "workers"),

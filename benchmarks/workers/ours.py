@@ -23,7 +23,7 @@ def _settings(config: Config) -> Any:
 
 def _kernels() -> bool:
     """Whether the compiled kernels are in use."""
-    from userclue.nn.native import kernels
+    from userclue.native import kernels
 
     return kernels() is not None
 

@@ -21,7 +21,7 @@ from userclue.encoding import ENCODE_CHUNK, Piece, bounds, encoding_workers, pie
 from userclue.errors import DataError, Interrupted
 from userclue.files import lock, staged_file
 from userclue.jobs.kept import Kept, folder_of
-from userclue.nn.native import describe
+from userclue.native import describe
 from userclue.train.interrupt import StopRequest, stop_on_signal
 from userclue.train.loop import device_of
 from userclue.version import VERSION
