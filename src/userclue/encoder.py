@@ -124,7 +124,7 @@ class UserEncoder(nn.Module):
         `histories`: a list of item-id lists (rows in that order), a frame or file of events, or a Dataset (rows in the order of
         its users: by id). Users need not have been in training; unknown items are read as UNK. `columns` names the columns of a
         frame, as in `prepare`. `workers`: processes that share the users out, each on one thread of the CPU; starting them takes
-        seconds, so they pay from about 100,000 users on. Raises DataError for an empty history or unusable events.
+        seconds, so they pay from some 200,000 users on. Raises DataError for an empty history or unusable events.
         """
         with open_histories(histories, self.vocabulary, **columns) as opened, tempfile.TemporaryDirectory(prefix="userclue-") as folder:
             n = len(opened.sequences)

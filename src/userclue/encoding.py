@@ -19,7 +19,7 @@ from userclue.workers import Answer, Workers
 
 ENCODE_CHUNK = 16_384
 # Starting a process (importing PyTorch, opening the model) takes as long as encoding so many users.
-PAYS_FROM = 50_000
+PAYS_FROM = 100_000
 WORKER = "userclue.jobs.encode_worker"
 
 

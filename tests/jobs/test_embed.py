@@ -197,7 +197,7 @@ def test_the_vectors_are_the_same_to_the_bit_however_many_workers(
 def test_how_many_workers_pay() -> None:
     assert encoding.worker_count(None, 90, "cpu", threads=16) == 1
     assert encoding.worker_count(None, 10**7, "cpu", threads=2) == 2
-    assert encoding.worker_count(None, 120_000, "cpu", threads=16) == 2
+    assert encoding.worker_count(None, 250_000, "cpu", threads=16) == 2
     assert encoding.worker_count(8, 10**7, "cpu", threads=2) == 8
     assert encoding.worker_count(8, 40_000, "cpu") == 3  # no more than pieces
     assert encoding.worker_count(None, 10**7, "cuda", threads=16) == 1

@@ -23,8 +23,9 @@ class SequenceEmbedding(nn.Module):
 
     def __init__(self, vocabulary_size: int, max_len: int, dim: int) -> None:
         super().__init__()
-        self.items = ItemTable(vocabulary_size, dim)
-        self.positions = nn.Embedding(max_len + 1, dim)
+        # Given a table, they do not draw one: on a tensor without memory that would cost seconds of imports, and `reset` draws anyway.
+        self.items = ItemTable(vocabulary_size, dim, _weight=torch.empty(vocabulary_size, dim))
+        self.positions = nn.Embedding(max_len + 1, dim, _weight=torch.empty(max_len + 1, dim))
 
     def reset(self, generator: torch.Generator) -> None:
         """Draw the tables from N(0, 0.02²); PAD and UNK start at zero, so that an unknown item says nothing."""
