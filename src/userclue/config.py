@@ -232,7 +232,9 @@ class FinetuneSettings(TrainSettings):
     max_targets: int = Field(3, ge=1, description="cold-start: targets of a user that become instances (paper V-A-1: g)")
     before_target: bool = Field(True, description="cold-start: where both logs have times, read only events before the target")
     with_scratch: bool = Field(False, description="fit the same network from a random start too, to see what pre-training is worth")
-    dropout: float | None = Field(None, ge=0, lt=1, description="in fine-tuning; the model's own if not given")
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="in fine-tuning; the model's own (trained baselines: their papers') if not given"
+    )
 
     @model_validator(mode="after")
     def _one_other_item_needs_all_positions(self) -> Self:
