@@ -6,10 +6,10 @@
 
 Leave-one-out: both learn from all but each user's last two events, the last but one validates, the last tests with the one before it in
 the history. Full ranking among all items, twice: items of the history kept as candidates, and left out, for both alike. Seconds are of
-the processor (on one thread what an idle machine's clock shows, and no matter how busy it is), in training batches alone; measured at the end of the first epoch past each of --seconds. Same width, blocks, heads,
-feed-forward width, dropout, window, batch, Adam and rate; no early stopping: the best of the measurements is chosen by NDCG@10 on the
-validation events. Seeds take turns, ours first. RecTools runs in the environment that `benchmarks/` makes for it. Prints a line a
-measurement and a table of the chosen ones, and writes all as JSON.
+the processor (on one thread what an idle machine's clock shows, however busy it is), in training batches alone; measured at the end of
+the first epoch past each of --seconds. Same width, blocks, heads, feed-forward width, dropout, window, batch, Adam and rate; no early
+stopping: the best of the measurements is chosen by NDCG@10 on the validation events. Seeds take turns, ours first. RecTools runs in the
+environment that `benchmarks/` makes for it. Prints a line a measurement and a table of the chosen ones, and writes all as JSON.
 """
 
 import argparse
