@@ -50,6 +50,9 @@ class EncoderConfig(Settings):
     dilation: Literal["growing", "repeated"] = "growing"
     filter_heights: int = Field(5, ge=1)
     adapters: bool = False
+    attributes: tuple[str, ...] = ()
+    attribute_mix: Literal["sum", "gate"] = "sum"
+    attribute_separator: str = "|"
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
@@ -126,6 +129,11 @@ class PretrainSettings(TrainSettings):
     )
     dilation: Literal["growing", "repeated"] = Field("growing", description="nextitnet: 1, 4, 16 … from block to block, or 1, 4 in turn")
     filter_heights: int = Field(5, ge=1, description="caser: horizontal filters over 1 … this many tokens")
+    attributes: str | list[str] | None = Field(
+        None, description="item attributes that are part of an item's embedding: columns of `prepare --items`, joined by commas"
+    )
+    attribute_mix: Literal["sum", "gate"] = Field("sum", description="they are added, or each item weighs how much of each it lets in")
+    attribute_separator: str = Field("|", description="between the values of an attribute that is text; none if empty")
     predictor_dim: int | None = Field(None, ge=1, description="width inside the predictor; if not given dim / 4 for clue, 2 dim for byol")
     projector_dim: int | None = Field(None, ge=1, description="width of the projector's layers; the objective's own if not given")
     projector_norm: Literal["all", "hidden"] | None = Field(
@@ -161,6 +169,15 @@ class PretrainSettings(TrainSettings):
         if isinstance(value, datetime.date):
             return value.isoformat()
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("attributes", mode="after")
+    @classmethod
+    def _names_from_text(cls, value: Any) -> Any:
+        """`brand,price` as a list."""
+        names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+        if names and (len(set(names)) < len(names) or "" in names):
+            raise ValueError("write the names of columns, each once, as brand,price")
+        return names
 
     @field_validator("objectives", mode="before")
     @classmethod
@@ -203,6 +220,7 @@ class PretrainSettings(TrainSettings):
     def encoder(self) -> EncoderConfig:
         """The part that shapes the encoder; UsageError when it does not fit together."""
         values = {name: getattr(self, name) for name in EncoderConfig.model_fields if name in type(self).model_fields}
+        values["attributes"] = self.attributes or ()
         if self.causal is None:
             values["causal"] = next((CAUSAL_NEEDS[name] for name in self.parts() if name in CAUSAL_NEEDS), None)
         return EncoderConfig.of(values)
@@ -226,6 +244,9 @@ class FinetuneSettings(TrainSettings):
     before_target: bool = Field(True, description="cold-start: where both logs have times, read only events before the target")
     with_scratch: bool = Field(False, description="fit the same network from a random start too, to see what pre-training is worth")
     dropout: float | None = Field(None, ge=0, lt=1, description="in fine-tuning; the model's own if not given")
+    causal: bool | None = Field(
+        None, description="read a model pre-trained in both directions from the past alone, as S3-Rec does; the model's own if not given"
+    )
 
 
 PRETRAIN_PRESETS: dict[str, dict[str, Any]] = {"paper": {}}

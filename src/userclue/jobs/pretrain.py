@@ -202,7 +202,9 @@ def data_facts(dataset: Dataset) -> dict[str, Any]:
 
 def _fingerprint(dataset: Dataset, settings: PretrainSettings) -> dict[str, Any]:
     volatile = {"checkpoint_seconds", "device"}
-    return {"data": dataset.manifest["files"]["items.npy"]["sha256"], "kernels": describe(), **settings.model_dump(exclude=volatile)}
+    files = dataset.manifest["files"]
+    data = {"data": files["items.npy"]["sha256"], "vocabulary": files["vocabulary.parquet"]["sha256"]}
+    return {**data, "kernels": describe(), **settings.model_dump(exclude=volatile)}
 
 
 def _rank_probe(encoder: UserEncoder, sequences: Sequences, seed: int) -> Callable[[], dict[str, float]]:
