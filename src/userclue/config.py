@@ -101,8 +101,8 @@ class TrainSettings(Settings):
         return self
 
 
-# What an objective must have of its encoder: `next` may not see what it is to predict, `masked` reads both sides of it.
-CAUSAL_NEEDS = {"next": True, "masked": False}
+# What an objective must have of its encoder: `next` may not see what it is to predict, `masked` and `s3rec` read both sides.
+CAUSAL_NEEDS = {"next": True, "masked": False, "s3rec": False}
 DEFAULT_HYBRID = {"clue": 1.0, "next": 0.5}
 
 
@@ -155,7 +155,16 @@ class PretrainSettings(TrainSettings):
     negatives: int = Field(1024, ge=1, description="next, masked: items drawn a batch for item_loss=sampled")
     negative_power: float = Field(0.75, ge=0, le=1, description="next, masked: they are drawn by their count to this power")
     tied: bool = Field(True, description="next, masked: items are scored by their embeddings, or by a table of their own")
-    mask_share: float = Field(0.3, gt=0, le=1, description="masked: share of the items that are predicted")
+    mask_share: float | None = Field(
+        None, gt=0, le=1, description="share of the items that are predicted; if not given 0.3 for masked, 0.2 for s3rec"
+    )
+    predicted_attributes: str | list[str] | None = Field(
+        None, description="s3rec: item attributes that are predicted, joined by commas; those of attributes if not given"
+    )
+    aap_weight: float = Field(0.2, ge=0, description="s3rec: an item's attributes from the item")
+    mip_weight: float = Field(1.0, ge=0, description="s3rec: masked items from the history")
+    map_weight: float = Field(1.0, ge=0, description="s3rec: attributes of masked items from the history")
+    sp_weight: float = Field(0.5, ge=0, description="s3rec: a segment from the rest of the history")
     hold_out: int = Field(2, ge=0, description="last events of each user kept from pre-training, so that leave-one-out stays honest")
     until: str | None = Field(None, description="pre-train on events before this time only (ISO or epoch)")
     log_every: int = Field(50, ge=1, description="steps between logged rows")
@@ -170,7 +179,7 @@ class PretrainSettings(TrainSettings):
             return value.isoformat()
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
-    @field_validator("attributes", mode="after")
+    @field_validator("attributes", "predicted_attributes", mode="after")
     @classmethod
     def _names_from_text(cls, value: Any) -> Any:
         """`brand,price` as a list."""

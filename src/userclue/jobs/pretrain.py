@@ -167,7 +167,7 @@ def _train(
         "environment": environment(),
         "seconds": round(progress.seconds, 2),
     }
-    warnings = monitor.warnings() + (run.checkpoints.warnings if run.checkpoints is not None else [])
+    warnings = objective.warnings + monitor.warnings() + (run.checkpoints.warnings if run.checkpoints is not None else [])
     return Pretraining(encoder, settings, progress.step, progress.seconds, monitor.collapsed, warnings)
 
 

@@ -32,14 +32,8 @@ class CategoryEmbedding(nn.Module):
 
     def forward(self, items: Tensor) -> Tensor:
         """Indices int64 [M] → [M, D]."""
-        starts = self.offsets[items]
-        counts = self.offsets[items + 1] - starts
-        ends = counts.cumsum(0)
-        total = int(ends[-1]) if len(ends) else 0
-        # Value v of item m stands at starts[m] + v; here it comes at ends[m] − counts[m] + v.
-        shift = torch.repeat_interleave(starts - ends + counts, counts, output_size=total)
-        codes = self.codes[shift + torch.arange(total, device=items.device)]
-        return embedding_bag(codes, self.table.weight, ends - counts, mode="mean", sparse=self.table.sparse)
+        codes, counts = values_of(items, self.offsets, self.codes)
+        return embedding_bag(codes, self.table.weight, counts.cumsum(0) - counts, mode="mean", sparse=self.table.sparse)
 
     def take(self, other: nn.Module, new: float | None = None) -> None:
         """The weights of `other` for the values that both know; those it does not know become `new`, or stay as they are."""
@@ -50,6 +44,17 @@ class CategoryEmbedding(nn.Module):
             if new is not None:
                 self.table.weight.fill_(new)
             self.table.weight[known] = other.table.weight[place[known]]
+
+
+def values_of(items: Tensor, offsets: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Of `items` int64 [M] the values codes[offsets[i]:offsets[i+1]], one item after another, int64 [P], and how many each has, [M]."""
+    starts = offsets[items]
+    counts = offsets[items + 1] - starts
+    ends = counts.cumsum(0)
+    total = int(ends[-1]) if len(ends) else 0
+    # Value v of item m stands at starts[m] + v, and comes at ends[m] − counts[m] + v.
+    shift = torch.repeat_interleave(starts - ends + counts, counts, output_size=total)
+    return codes[shift + torch.arange(total, device=items.device)], counts
 
 
 class MeasureEmbedding(nn.Module):

@@ -19,6 +19,8 @@ from userclue.nn.tables import ItemTable
 from userclue.objectives.base import Objective
 from userclue.train.step import Step
 
+MASK_SHARE = 0.3  # PeterRec's
+
 
 class ItemPrediction(Objective):
     """The loss of states that are to predict items, by the settings `item_loss`, `tied`, `negatives` and `negative_power`."""
@@ -110,7 +112,7 @@ class MaskedItem(ItemPrediction):
 
     def __init__(self, encoder: UserEncoder, settings: PretrainSettings, generator: torch.Generator) -> None:
         super().__init__(encoder, settings, generator)
-        self.share = settings.mask_share
+        self.share = MASK_SHARE if settings.mask_share is None else settings.mask_share
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Step:
         """One step on B users."""
