@@ -73,6 +73,15 @@ def encoder_flops(lengths: Lengths, shape: Shape) -> float:
     return float((shape.blocks - 1) * full + last)
 
 
+def folded_away(lengths: Lengths, shape: Shape, heads: int) -> float:
+    """FLOPs of `encoder_flops` that userclue's kernels do not do, as they fold the last block's one query into its weights.
+
+    4·H·D a token for all heads' scores and mixing, and 4·D·D once, take the place of keys and values (4·D·D a token) and their use.
+    """
+    d = shape.dim
+    return float(4 * d * (d + 1 - heads) * lengths.tokens - 4 * d * d * lengths.users)
+
+
 def head_flops(users: int, shape: Shape) -> float:
     """Forward pass of projector and predictor for one view of `users`."""
     return float(users * (6 * shape.dim**2 + 4 * shape.dim * shape.predictor))

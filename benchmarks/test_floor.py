@@ -14,6 +14,7 @@ from benchmarks.floor import (
     embedding_pass,
     encoder_flops,
     encoder_weights,
+    folded_away,
     full_ranking,
     last_steps,
     next_steps,
@@ -99,6 +100,23 @@ def test_the_encoders_weights_are_counted(dim: int, blocks: int, heads: int) -> 
     encoder = encoder_of(dim, blocks, heads)
     counted = sum(parameter.numel() for parameter in encoder.parameters())
     assert counted == encoder_weights(len(encoder.vocabulary), MAX_LEN, Shape(dim, blocks))
+
+
+def test_what_folding_the_last_query_leaves_is_what_its_products_cost() -> None:
+    dim, heads, width = 16, 4, 4
+    h, last = torch.randn(USERS, LENGTH + 1, dim), torch.randn(USERS, dim)
+    square, rows = torch.randn(dim, dim), torch.randn(heads, width, dim)
+
+    def folded() -> None:
+        q = (last @ square).view(USERS, heads, width).transpose(0, 1)
+        scores = (q @ rows).transpose(0, 1) @ h.transpose(1, 2)  # [B, H, L]
+        values = (scores @ h).transpose(0, 1) @ rows.transpose(1, 2)  # [H, B, E]
+        x = values.transpose(0, 1).reshape(USERS, dim)
+        for _ in range(3):  # output, and the two layers of the feed-forward network
+            x = x @ square
+
+    lengths, shape = Lengths.of([LENGTH + 1] * USERS), Shape(dim, 1)
+    assert counted_flops(folded) == encoder_flops(lengths, shape) - folded_away(lengths, shape, heads)
 
 
 def test_the_floor_is_the_larger_of_computing_and_moving() -> None:

@@ -95,7 +95,7 @@ def test_a_vector_does_not_depend_on_its_batch_nor_on_its_place():
 def test_chunks_change_nothing(monkeypatch):
     encoder, many = new(), histories(50)
     whole = encoder.encode(many)
-    monkeypatch.setattr("userclue.encoder.ENCODE_CHUNK", 7)
+    monkeypatch.setattr("userclue.encoding.ENCODE_CHUNK", 7)
     np.testing.assert_allclose(encoder.encode(many), whole, atol=1e-5, rtol=0)
 
 

@@ -23,7 +23,7 @@ def _settings(config: Config) -> Any:
 
 def _kernels() -> bool:
     """Whether the compiled kernels are in use."""
-    from userclue.nn.native import kernels
+    from userclue.native import kernels
 
     return kernels() is not None
 
@@ -176,7 +176,7 @@ def rank(config: Config) -> tuple[Repetition, Row]:
     test = leave_one_out(dataset.sequences()).test
 
     def repetition() -> Row:
-        ranked = full_ranking(lambda rows: model.scores(test.inputs.take(rows)), len(test), test.targets)
+        ranked = full_ranking(model.inner_products(test.inputs), len(test), test.targets)
         metrics = ranking_metrics(ranked.ranks_all)
         return {"units": len(test), "metrics": {name: float(values.mean()) for name, values in metrics.items()}}
 

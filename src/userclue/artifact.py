@@ -23,7 +23,7 @@ from torch import Tensor
 from userclue.data.vocabulary import Vocabulary
 from userclue.errors import ArtifactError
 from userclue.files import MANIFEST, file_hashes, read_manifest, staged_folder, verify_files, write_json
-from userclue.nn.native import describe
+from userclue.native import describe
 from userclue.train.journal import Row, json_lines
 from userclue.train.tensors import save_tensors
 from userclue.version import VERSION

@@ -77,7 +77,7 @@ class TrainSettings(Settings):
     )
     schedule: Literal["constant", "cosine"] = Field("constant", description="course of the learning rate")
     clip_norm: float | None = Field(None, gt=0, description="largest gradient norm")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the forward pass")
+    precision: Literal["float32", "tf32", "bfloat16"] = Field("float32", description="of the matrix products; tf32 is for a GPU")
     device: str = Field("auto", description="auto, cpu or cuda")
     seed: int = Field(0, ge=0, description="of everything random; same seed, same machine, same result")
 
@@ -255,6 +255,16 @@ class FinetuneSettings(TrainSettings):
     dropout: float | None = Field(None, ge=0, lt=1, description="in fine-tuning; the model's own if not given")
     causal: bool | None = Field(
         None, description="read a model pre-trained in both directions from the past alone, as S3-Rec does; the model's own if not given"
+    )
+
+
+class EmbedSettings(Settings):
+    """How `embed` does its work; none of it shows in the vectors, but for a GPU's rounding."""
+
+    device: str = Field("auto", description="auto, cpu or cuda")
+    workers: int | None = Field(None, ge=1, description="processes that share the users out on a CPU; as many as threads and as pay")
+    checkpoint_every: int | None = Field(
+        None, ge=1, description="users after which what is done is kept, so that the same command goes on after a kill"
     )
 
 

@@ -1,5 +1,6 @@
 """UserEncoder: embedding, backbone, and the read-out at the UR token."""
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +17,7 @@ from userclue.data.batches import Batch, sorted_batches
 from userclue.data.inputs import open_histories
 from userclue.data.store import Sequences
 from userclue.data.vocabulary import FIRST_ITEM, UNK, Vocabulary
+from userclue.encoding import bounds, encoding_workers, worker_count
 from userclue.errors import ArtifactError, DataError, UsageError
 from userclue.nn.attributes import ItemAttributes
 from userclue.nn.backbones import build_backbone, settled
@@ -25,7 +27,6 @@ from userclue.train.journal import Row
 
 SHAPE = ("backbone", "dim", "blocks", "heads", "norm", "max_len", "dilation", "filter_heights")
 ENCODE_BATCH = 128
-ENCODE_CHUNK = 65_536
 
 
 class UserEncoder(nn.Module):
@@ -106,25 +107,39 @@ class UserEncoder(nn.Module):
         layout = Layout.of(batch)
         return self.embedding(batch.tokens, layout.from_end, self.config.dropout, generator), layout
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
     @torch.inference_mode()
     def vectors(self, sequences: Sequences) -> np.ndarray:
         """float32 [B, D] for sequences numbered by this encoder's vocabulary, in their order."""
-        device = next(self.parameters()).device
         out = np.empty((len(sequences), self.config.dim), dtype=np.float32)
         for batch in sorted_batches(sequences, ENCODE_BATCH, self.config.max_len):
-            out[batch.users.numpy()] = self(batch.to(device)).float().cpu().numpy()
+            out[batch.users.numpy()] = self(batch.to(self.device)).float().cpu().numpy()
         return out
 
-    def encode(self, histories: Any, **columns: Any) -> np.ndarray:
+    def encode(self, histories: Any, *, workers: int = 1, **columns: Any) -> np.ndarray:
         """float32 [n_users, D], one row a user.
 
         `histories`: a list of item-id lists (rows in that order), a frame or file of events, or a Dataset (rows in the order of
         its users: by id). Users need not have been in training; unknown items are read as UNK. `columns` names the columns of a
-        frame, as in `prepare`. Raises DataError for an empty history or unusable events.
+        frame, as in `prepare`. `workers`: processes that share the users out, each on one thread of the CPU; starting them takes
+        seconds, so they pay from some 200,000 users on. Raises DataError for an empty history or unusable events.
         """
-        with open_histories(histories, self.vocabulary, **columns) as opened:
-            parts = [self.vectors(sequences) for sequences, _ in opened.chunks(ENCODE_CHUNK)]
-        return np.concatenate(parts) if parts else np.empty((0, self.config.dim), dtype=np.float32)
+        with open_histories(histories, self.vocabulary, **columns) as opened, tempfile.TemporaryDirectory(prefix="userclue-") as folder:
+            n = len(opened.sequences)
+            out = np.empty((n, self.config.dim), dtype=np.float32)
+            if worker_count(workers, n, self.device.type) == 1:
+                for begin, end in bounds(n):
+                    out[begin:end] = self.vectors(opened.part(begin, end)[0])
+                return out
+            model = self.save_pretrained(Path(folder) / "model")
+            with encoding_workers(model.path, model.hash, opened, workers, None if opened.dataset else Path(folder)) as processes:
+                for (begin, end), one in zip(bounds(n), processes.pieces(n), strict=True):
+                    out[begin:end] = one.vectors
+        return out
 
     def with_items(self, items: Any, item_col: str = "item_id") -> Self:
         """This encoder with the items of a table (file or frame) that it does not know, described by their attributes alone.

@@ -12,6 +12,8 @@ def negative_cosine(prediction: Tensor, target: Tensor) -> Tensor:
 
     The stop-gradient of eq. 6 is the caller's: pass `target.detach()`.
     """
+    if prediction.dtype == torch.bfloat16:  # whose 8 bits cannot tell a loss of −0.998 from one of −1
+        prediction, target = prediction.float(), target.float()
     return -(normalize(prediction, dim=-1) * normalize(target, dim=-1)).sum(dim=-1).mean()
 
 

@@ -1,5 +1,6 @@
 """Killed and interrupted commands, as processes of their own."""
 
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 Run = Callable[..., Any]
-PATIENCE = 120.0
+PATIENCE = 600.0  # before a test that hangs is given up; a busy machine takes a minute to import PyTorch
 
 
 def started(*words: object) -> subprocess.Popen[str]:
@@ -112,3 +113,65 @@ def test_pretrain_killed_and_interrupted_goes_on_to_the_same_bits(run: Run, shop
         assert (target / name).read_bytes() == (whole / name).read_bytes()
     assert not checkpoints.exists()
     assert {path.name for path in tmp_path.iterdir()} == {"model", "whole"}
+
+
+SMALL_PIECES = "import userclue.encoding; userclue.encoding.ENCODE_CHUNK = 1000; from userclue.cli.app import main; main()"
+
+
+def embedding(*words: object) -> subprocess.Popen[str]:
+    line = [sys.executable, "-c", SMALL_PIECES, "embed", *(str(word) for word in words)]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+def test_embed_killed_and_interrupted_goes_on_to_the_same_bytes(run: Run, shop: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    n = 400_000
+    columns = {"user_id": np.repeat(np.arange(n // 10), 10), "item_id": [f"{'abc'[i % 3]}{i % 6}" for i in rng.integers(0, 18, n)]}
+    pq.write_table(pa.table(columns), tmp_path / "events.parquet")
+    assert run("prepare", tmp_path / "events.parquet", "-o", tmp_path / "data").code == 0
+    target, whole = tmp_path / "out" / "users.parquet", tmp_path / "whole.parquet"
+    words = [shop["model"], tmp_path / "data", "-o", target, "--checkpoint-every", 2000, "--workers", 2]
+    kept = target.parent / "users.parquet.checkpoint"
+
+    process = embedding(*words)
+    wait_for(process, lambda: len(list(kept.glob("part-*.npy"))) > 1)
+    workers = children(process.pid)
+    assert len(workers) == 2
+    kill(process)
+    assert not target.exists()
+    end = time.monotonic() + PATIENCE
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+    before = len(list(kept.glob("part-*.npy")))
+    process = embedding(*words)
+    wait_for(process, lambda: len(list(kept.glob("part-*.npy"))) > before)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out) == (5, ""), err
+    assert err.startswith("error: stopped by SIGTERM; the vectors of ")
+    assert err.endswith(" users are kept, the same command goes on from there\n")
+
+    before = len(list(kept.glob("part-*.npy")))
+    process = embedding(*words)
+    wait_for(process, lambda: len(list(kept.glob("part-*.npy"))) > before)
+    os.kill(children(process.pid)[0], signal.SIGKILL)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out) == (5, ""), err
+    assert err.startswith("error: a worker process was ended by SIGKILL; if memory is short, use fewer workers; the vectors of ")
+
+    process = embedding(*words, "--json")
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert 6000 <= json.loads(out)["kept"] < 40_000
+    assert json.loads(out)["users"] == 40_000
+    assert {path.name for path in target.parent.iterdir() if ".partial" not in path.name} == {"users.parquet"}
+    process = embedding(shop["model"], tmp_path / "data", "-o", whole, "--workers", 1)
+    assert process.communicate(timeout=PATIENCE)[1] == ""
+    assert target.read_bytes() == whole.read_bytes()

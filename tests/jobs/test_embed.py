@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from userclue import encoding
 from userclue.artifact import Artifact
+from userclue.data.inputs import of_dataset
 from userclue.data.prepare import prepare
-from userclue.data.store import Dataset
+from userclue.data.store import Dataset, Sequences
 from userclue.encoder import UserEncoder
 from userclue.errors import ArtifactError, DataError, UsageError
-from userclue.jobs import embed as embed_job
 from userclue.jobs.embed import embed
 
 Log = Callable[..., pa.Table]
@@ -96,7 +97,7 @@ def test_a_history_has_one_vector_whatever_file_or_batch_it_is_in(
     embed(model, tmp_path / "events.parquet", tmp_path / "shuffled.parquet")
     alone = log.filter(pa.compute.equal(log["user_id"], 17))
     embed(model, alone, tmp_path / "alone.parquet")
-    monkeypatch.setattr(embed_job, "ENCODE_CHUNK", 7)
+    monkeypatch.setattr(encoding, "ENCODE_CHUNK", 7)
     embed(model, shop, tmp_path / "pieces.parquet")
     for name in ("shuffled", "alone", "pieces"):
         found = vectors_in(tmp_path / f"{name}.parquet")
@@ -172,3 +173,103 @@ def test_a_grown_catalogue_leaves_old_vectors_unchanged(model: Path, shop: Datas
     before, after = vectors_in(tmp_path / "before.parquet"), vectors_in(tmp_path / "after.parquet")
     for user, vector in before.items():
         np.testing.assert_allclose(after[user], vector, atol=1e-5)
+
+
+def test_the_vectors_are_the_same_to_the_bit_however_many_workers(
+    model: Path, shop: Dataset, make_log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "ENCODE_CHUNK", 7)
+    log = make_log(users=60, seed=4)  # of another numbering
+    pq.write_table(log.set_column(1, "item_id", pa.compute.replace_substring(log["item_id"], "b", "new")), tmp_path / "events.parquet")
+    for source in (shop, tmp_path / "events.parquet"):
+        alone, shared = (embed(model, source, tmp_path / f"{n}.parquet", workers=n, overwrite=True) for n in (1, 3))
+        assert (alone.workers, shared.workers) == (1, 3)
+        assert shared.start_seconds > 0
+        assert (shared.users, shared.unknown_items, shared.warnings) == (alone.users, alone.unknown_items, alone.warnings)
+        assert (tmp_path / "1.parquet").read_bytes() == (tmp_path / "3.parquet").read_bytes()
+    assert alone.unknown_items > 0
+    encoder = UserEncoder.from_pretrained(model)
+    lists = [["a0", "a1"], ["b1", "zzz"]] * 20
+    np.testing.assert_array_equal(encoder.encode(lists, workers=2), encoder.encode(lists))
+    np.testing.assert_array_equal(encoder.encode(shop, workers=2), encoder.encode(shop))
+
+
+def test_how_many_workers_pay() -> None:
+    assert encoding.worker_count(None, 90, "cpu", threads=16) == 1
+    assert encoding.worker_count(None, 10**7, "cpu", threads=2) == 2
+    assert encoding.worker_count(None, 250_000, "cpu", threads=16) == 2
+    assert encoding.worker_count(8, 10**7, "cpu", threads=2) == 8
+    assert encoding.worker_count(8, 40_000, "cpu") == 3  # no more than pieces
+    assert encoding.worker_count(None, 10**7, "cuda", threads=16) == 1
+    with pytest.raises(UsageError, match="workers: 2 were asked for, but on cuda one process does all the work"):
+        encoding.worker_count(2, 10**7, "cuda")
+
+
+def test_a_model_replaced_between_two_openings_is_noticed(model: Path, shop: Dataset) -> None:
+    opened = of_dataset(shop, Artifact.open(model).vocabulary)
+    with pytest.raises(ArtifactError, match="was replaced by another model"), encoding.encoding_workers(model, "0" * 64, opened, 1):
+        raise AssertionError
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.fixture
+def stopped(model: Path, shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The output of a run that kept 28 users in two parts and then died; pieces are of seven users."""
+    monkeypatch.setattr(encoding, "ENCODE_CHUNK", 7)
+    whole, out = UserEncoder.vectors, tmp_path / "users.parquet"
+    pieces = 0
+
+    def vectors(self: UserEncoder, sequences: Sequences) -> np.ndarray:
+        nonlocal pieces
+        pieces += 1
+        if pieces > 5:
+            raise Stop
+        return whole(self, sequences)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(UserEncoder, "vectors", vectors)
+        with pytest.raises(Stop):
+            embed(model, shop, out, checkpoint_every=14)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "part-000000.npy", "part-000001.npy", "state.json", "users.parquet.checkpoint",
+    ]  # fmt: skip
+    return out
+
+
+@pytest.mark.parametrize("every", [14, None])
+def test_a_stopped_run_goes_on_to_the_same_bytes(model: Path, shop: Dataset, tmp_path: Path, stopped: Path, every: int | None) -> None:
+    result = embed(model, shop, stopped, checkpoint_every=every)
+    assert (result.users, result.kept, result.warnings) == (90, 28, [])
+    assert [path.name for path in tmp_path.iterdir()] == ["users.parquet"]
+    embed(model, shop, tmp_path / "whole.parquet")
+    assert stopped.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+
+
+def test_a_damaged_part_is_encoded_again(model: Path, shop: Dataset, tmp_path: Path, stopped: Path) -> None:
+    path = tmp_path / "users.parquet.checkpoint" / "part-000001.npy"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    result = embed(model, shop, stopped, checkpoint_every=14, workers=2)
+    assert result.kept == 14
+    assert "part-000001.npy: is damaged; its users and those after it are encoded again" in result.warnings[0]
+    embed(model, shop, tmp_path / "whole.parquet")
+    assert stopped.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+
+
+def test_parts_of_other_data_are_not_mixed_in(model: Path, shop: Dataset, make_log: Log, tmp_path: Path, stopped: Path) -> None:
+    with pytest.raises(UsageError, match="keeps vectors of another model or other data; choose another output"):
+        embed(model, make_log(users=50, seed=3), stopped, checkpoint_every=14)
+    result = embed(model, make_log(users=50, seed=3), stopped, checkpoint_every=14, overwrite=True)
+    assert (result.users, result.kept) == (50, 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["users.parquet"]
+
+
+def test_wrong_numbers_are_refused(model: Path, shop: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="workers: Input should be greater than or equal to 1"):
+        embed(model, shop, tmp_path / "users.parquet", workers=0)
+    with pytest.raises(UsageError, match="checkpoint_every: Input should be greater than or equal to 1"):
+        embed(model, shop, tmp_path / "users.parquet", checkpoint_every=0)

@@ -1,17 +1,22 @@
 """Ranks, ranking metrics and top-k against brute force, and against ranx where no scores tie."""
 
 import math
+import subprocess
+import sys
 import warnings
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from userclue.data.store import Sequences
 from userclue.data.vocabulary import FIRST_ITEM
-from userclue.metrics.ranking import NOT_RETRIEVABLE, full_ranking, ranking_metrics, ranks, top_k
+from userclue.metrics import blocks
+from userclue.metrics.blocks import InnerProducts
+from userclue.metrics.ranking import NOT_RETRIEVABLE, best_items, full_ranking, ranking_metrics, ranks, top_k
 
 LEVELS = st.sampled_from([-math.inf, -1.0, 0.0, 0.5, 1.0, math.inf])
 
@@ -34,14 +39,22 @@ def test_ties_count_against_the_model() -> None:
 
 
 def test_nan_and_misfits_are_refused() -> None:
-    scores = np.zeros((3, 4), np.float32)
-    scores[1, 2] = np.nan
+    scores = np.zeros((3, FIRST_ITEM + 4), np.float32)
+    scores[1, FIRST_ITEM + 2] = np.nan
     with pytest.raises(ValueError, match="row 1 hold NaN"):
         ranks(scores, np.zeros(3, int))
     with pytest.raises(ValueError, match="hold NaN"):
         top_k(scores, 2)
-    with pytest.raises(ValueError, match="hold NaN"):
-        full_ranking(lambda rows: scores[rows], 3, np.full(3, 2))
+    with pytest.raises(ValueError, match="row 1 hold NaN"):
+        full_ranking(lambda rows: scores[rows], 3, np.full(3, FIRST_ITEM))
+    with pytest.raises(ValueError, match="row 1 hold NaN"):
+        best_items(lambda rows: scores[rows], 3, 2)
+    broken = np.zeros((300, 2), np.float32)
+    broken[211] = np.nan
+    with pytest.raises(ValueError, match="row 211 hold NaN"):
+        full_ranking(InnerProducts(lambda rows: broken[rows], torch.ones(9, 2)), 300, np.full(300, FIRST_ITEM))
+    with pytest.raises(ValueError, match="targets must lie in 0…8"):
+        full_ranking(InnerProducts(lambda rows: broken[rows], torch.ones(9, 2)), 1, np.array([9]))
     with pytest.raises(ValueError, match="targets must lie in 0…3"):
         ranks(np.zeros((1, 4)), np.array([4]))
     with pytest.raises(ValueError, match="2 targets"):
@@ -76,11 +89,116 @@ def test_rows_asked_for_stay_within_the_memory_budget() -> None:
         asked.append(len(instances))
         return np.zeros((len(instances), 1000), np.float32)
 
-    result = full_ranking(score, 500, np.full(500, 7), memory_bytes=6 * 1000 * 50)
+    result = full_ranking(score, 500, np.full(500, 7), memory_bytes=4 * 1000 * 50)
     assert sum(asked) == 500
     assert max(asked) == 50
     assert result.ranks_unseen is None
     assert (result.ranks_all == 1000 - FIRST_ITEM).all()
+
+
+Problem = tuple[InnerProducts, np.ndarray, np.ndarray, list[np.ndarray]]
+
+
+def inner_products(seed: int, n: int, items: int) -> Problem:
+    """Small integers, so that every score is exact and many tie: products, all scores in float64, targets, histories."""
+    rng = np.random.default_rng(seed)
+    width = FIRST_ITEM + items
+    vectors, table = rng.integers(-2, 3, (n, 4)), rng.integers(-2, 3, (width, 4))
+    bias = rng.integers(0, 2, width) if seed % 2 else None
+    scores = (vectors @ table.T + (0 if bias is None else bias)).astype(np.float64)
+    products = InnerProducts(
+        lambda rows: vectors[rows].astype(np.float32),
+        torch.from_numpy(table).float(),
+        None if bias is None else torch.from_numpy(bias).float(),
+    )
+    return products, scores, rng.integers(1, width, n), [rng.integers(0, width, rng.integers(0, 6)) for _ in range(n)]
+
+
+@pytest.fixture(params=[(1, 1), (3, 5), (128, 4096)], ids=str)
+def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of so many instances and items; vectors of seven instances at a time."""
+    monkeypatch.setattr(blocks, "_BLOCK", {"cpu": request.param})
+    monkeypatch.setattr(blocks, "_VECTORS_AT_ONCE", 7)
+
+
+@pytest.mark.usefixtures("block")
+@pytest.mark.parametrize("seed", range(6))
+def test_inner_products_are_ranked_as_brute_force_does_in_any_blocks(seed: int) -> None:
+    n = 30
+    products, scores, targets, histories = inner_products(seed, n, items=1 + 8 * seed)
+    found = full_ranking(products, n, targets, Sequences.from_lists(histories))
+    special = set(range(FIRST_ITEM))
+    assert found.ranks_all.tolist() == [brute_rank(scores[i], int(targets[i]), special) for i in range(n)]
+    assert found.ranks_unseen is not None
+    assert found.ranks_unseen.tolist() == [brute_rank(scores[i], int(targets[i]), special | set(histories[i].tolist())) for i in range(n)]
+    whole = full_ranking(lambda rows: scores[rows], n, targets, Sequences.from_lists(histories))
+    assert found.ranks_all.tolist() == whole.ranks_all.tolist()
+    assert full_ranking(products, n, targets).ranks_unseen is None
+
+
+@pytest.mark.usefixtures("block")
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("filtered", [False, True])
+def test_best_items_are_the_first_of_a_stable_sort_in_any_blocks(seed: int, filtered: bool) -> None:
+    n, k = 30, 1 + 3 * seed
+    products, scores, _, histories = inner_products(seed, n, items=1 + 8 * seed)
+    seen = Sequences.from_lists(histories) if filtered else None
+    expected = scores.copy()
+    expected[:, :FIRST_ITEM] = -np.inf
+    for row, history in enumerate(histories if filtered else []):
+        expected[row, history] = -np.inf
+    order = np.argsort(-expected, axis=1, kind="stable")[:, :k]
+    sorted_scores = np.take_along_axis(expected, order, axis=1)
+    for score in (products, lambda rows: scores[rows]):
+        index, values = best_items(score, n, k, seen)
+        np.testing.assert_array_equal(values, sorted_scores)
+        candidates = np.isfinite(values)
+        assert index[candidates].tolist() == order[candidates].tolist()
+
+
+def test_rounding_breaks_no_tie_with_the_target_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With real numbers, whatever the blocks: the target is counted by the same bits it is compared with."""
+    rng = np.random.default_rng(0)
+    vectors, table = rng.normal(size=(200, 64)).astype(np.float32), rng.normal(size=(FIRST_ITEM + 3000, 64)).astype(np.float32)
+    targets = rng.integers(FIRST_ITEM, len(table), 200)
+    exact = vectors.astype(np.float64) @ table.astype(np.float64).T
+    expected = np.array([brute_rank(exact[i], int(targets[i]), set(range(FIRST_ITEM))) for i in range(200)])
+    products = InnerProducts(lambda rows: vectors[rows], torch.from_numpy(table))
+    for shape in ((7, 11), (64, 1000), (128, 4096)):
+        monkeypatch.setattr(blocks, "_BLOCK", {"cpu": shape})
+        # Two scores closer than float32 tells apart may change places; a lost or doubled target would move every rank.
+        assert np.abs(full_ranking(products, 200, targets).ranks_all - expected).max() <= 1
+        assert np.mean(full_ranking(products, 200, targets).ranks_all == expected) > 0.95
+
+
+MILLION = """
+import resource
+import numpy as np, torch
+from userclue.data.store import Sequences
+from userclue.data.vocabulary import FIRST_ITEM
+from userclue.metrics.blocks import InnerProducts
+from userclue.metrics.ranking import best_items, full_ranking
+torch.set_num_threads(1)
+n, items, dim = 256, 1_000_000, 8
+rng = np.random.default_rng(0)
+vectors = rng.standard_normal((n, dim), np.float32)
+table = torch.from_numpy(rng.standard_normal((FIRST_ITEM + items, dim), np.float32))
+products = InnerProducts(lambda rows: vectors[rows], table)
+seen = Sequences.from_lists([rng.integers(FIRST_ITEM, items, 50) for _ in range(n)])
+full_ranking(products, 2, np.array([5, 6]))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+full_ranking(products, n, rng.integers(FIRST_ITEM, items, n), seen)
+best_items(products, 64, 10, seen.take(np.arange(64)))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_a_million_items_take_no_more_memory_than_a_block() -> None:
+    """All scores of these 256 instances would be 1 GB, those of one block are 2 MB."""
+    done = subprocess.run([sys.executable, "-c", MILLION], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 48
 
 
 def test_metrics_by_hand() -> None:

@@ -12,7 +12,7 @@ from userclue.data.batches import Batch, pack
 from userclue.data.store import Sequences
 from userclue.data.vocabulary import FIRST_ITEM, UR, Vocabulary
 from userclue.encoder import UserEncoder
-from userclue.nn.native import describe, kernels
+from userclue.native import describe, kernels
 
 ITEMS = 30
 

@@ -2,15 +2,19 @@
 
 import copy
 import math
+import platform
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from userclue import native
 from userclue.config import EncoderConfig
+from userclue.native import describe, kernels
+from userclue.nn.dropout import dropout
+from userclue.nn.fused import fused_embedding
 from userclue.nn.layout import Layout
-from userclue.nn.native import describe, kernels
 from userclue.nn.transformer import Block
 
 pytestmark = pytest.mark.skipif(kernels() is None, reason=describe())
@@ -211,6 +215,55 @@ def test_scores_far_apart_neither_overflow_nor_vanish():
     out = block(x, layout, None, False) - x
     normal = (x - x.mean(1, keepdim=True)) / x.std(1, correction=0, keepdim=True)
     torch.testing.assert_close(out, normal, atol=1e-3, rtol=0)  # each attends to itself alone
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="needs a narrower vector that this machine has too")
+def test_every_width_of_vectors_draws_the_same_masks(tmp_path, monkeypatch):
+    """A curve recorded on one processor is that of another: compiled for the oldest of its kind, the kernels give the same numbers."""
+    layout, inputs = layout_of((51, 9, 1, 99)), []
+    for dim, heads, causal, last in ((64, 4, False, False), (48, 4, True, False), (80, 5, False, True)):
+        x = torch.randn(layout.tokens, dim, generator=seeded(1))
+        weight = torch.randn(layout.size if last else layout.tokens, dim, generator=seeded(2))
+        inputs.append((made(dim, heads, causal=causal), x, layout, last, weight))
+    tables = torch.randn(30, 48, generator=seeded(3)), torch.randn(9, 48, generator=seeded(4))
+    places = torch.arange(20)
+
+    def results() -> list[Tensor]:
+        found = [value for given in inputs for value in gradients(*given, seeded(5)).values()]
+        found += [dropout(torch.ones(1003), 0.3, seeded(6))]
+        return [*found, fused_embedding(*tables, places % 7, places % 9, 0.4, seeded(7), sparse=False)]
+
+    wide = results()
+    flags = [flag if flag != "-march=native" else "-march=x86-64" for flag in native.FLAGS]
+    monkeypatch.setattr(native, "FLAGS", tuple(flags))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    native._load.cache_clear()
+    try:
+        for one, other in zip(wide, results(), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    finally:
+        native._load.cache_clear()
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_embedding_is_look_up_and_sum_and_its_mask_is_that_of_its_gradient(sparse):
+    items = torch.randn(30, 64, generator=seeded(1), requires_grad=True)
+    places = torch.randn(9, 64, generator=seeded(2), requires_grad=True)
+    tokens, from_end = torch.randint(30, (40,), generator=seeded(3)), torch.randint(9, (40,), generator=seeded(4))
+    torch.testing.assert_close(
+        fused_embedding(items, places, tokens, from_end, 0.0, None, sparse), items[tokens] + places[from_end], rtol=0, atol=0
+    )
+    ones = fused_embedding(torch.ones(30, 64), torch.zeros(9, 64), tokens, from_end, 0.3, seeded(5), sparse)
+    out = fused_embedding(items, places, tokens, from_end, 0.3, seeded(5), sparse)
+    torch.testing.assert_close(out, (items[tokens] + places[from_end]) * ones, rtol=1e-6, atol=0)
+    weight = torch.randn(out.shape, generator=seeded(6))
+    expected = torch.autograd.grad(((items[tokens] + places[from_end]) * ones * weight).sum(), (items, places))
+    out.backward(weight)
+    assert items.grad.is_sparse == sparse
+    torch.testing.assert_close(items.grad.to_dense(), expected[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(places.grad, expected[1], rtol=1e-5, atol=1e-5)
+    if sparse:
+        assert torch.equal(items.grad._indices()[0], tokens.unique())  # each row once, in order
 
 
 def test_widths_that_fit_no_vector_take_the_other_form(monkeypatch):

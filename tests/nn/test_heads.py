@@ -4,21 +4,21 @@ import pytest
 import torch
 from torch import nn
 
-from userclue.nn.heads import predictor, projector, reset_linear_layers
+from userclue.nn.heads import BatchNorm, predictor, projector, reset_linear_layers
 
 
 def kinds(head: nn.Sequential) -> list[type[nn.Module]]:
     return [type(layer) for layer in head]
 
 
-HIDDEN = [nn.Linear, nn.BatchNorm1d, nn.ReLU]
+HIDDEN = [nn.Linear, BatchNorm, nn.ReLU]
 
 
 def test_projector_has_three_layers_with_batch_norm_after_each():
     head = projector([8] * 4)
-    assert kinds(head) == [*HIDDEN, *HIDDEN, nn.Linear, nn.BatchNorm1d]
+    assert kinds(head) == [*HIDDEN, *HIDDEN, nn.Linear, BatchNorm]
     assert all(tuple(layer.weight.shape) == (8, 8) and layer.bias is None for layer in head if isinstance(layer, nn.Linear))
-    assert [layer.affine for layer in head if isinstance(layer, nn.BatchNorm1d)] == [True, True, False]
+    assert [layer.affine for layer in head if isinstance(layer, BatchNorm)] == [True, True, False]
 
 
 def test_projector_without_the_last_batch_norm():
@@ -57,3 +57,15 @@ def test_linear_layers_start_uniform_from_the_generator(seed):
             assert 0.9 * bound < layer.weight.abs().max() <= bound
             assert abs(float(layer.weight.detach().var()) / (bound**2 / 3) - 1) < 0.2
             assert layer.bias is None or layer.bias.abs().max() <= bound
+
+
+def test_batch_norm_computes_in_float32_inside_bfloat16() -> None:
+    x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    ours, theirs = BatchNorm(8), nn.BatchNorm1d(8)
+    assert torch.equal(ours(x), theirs(x))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = ours(x.bfloat16())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, theirs(x.bfloat16().float()))
+    torch.testing.assert_close(ours.running_var, theirs.running_var)
+    assert BatchNorm(8).double()(x.double()).dtype == torch.float64

@@ -191,6 +191,10 @@ def test_both_heads_are_saved_and_loaded_whole(fit_next: Fit, rings: Dataset, tm
     assert isinstance(loaded, SequentialModel)
     np.testing.assert_array_equal(loaded.scores(rings.sequences()), model.scores(rings.sequences()))
     assert loaded.recommend(rings)[0] == model.recommend(rings)[0]
+    products = loaded.inner_products(rings.sequences())
+    assert products.bias is not None
+    by_blocks = products.vectors(np.arange(90)) @ products.items.numpy().T + products.bias.numpy()
+    np.testing.assert_allclose(by_blocks, model.scores(rings.sequences()), atol=1e-4)
     facts = evaluate(loaded, rings)
     for key in ("metrics", "baselines", "users", "split", "mode"):
         assert facts[key] == model.facts[key], key

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from userclue.errors import Interrupted, UsageError
-from userclue.nn.native import describe, kernels
+from userclue.native import describe, kernels
 from userclue.train.loop import device_of, seeded_generator
 
 # Of `make(steps=12, lr=0.003)`, recorded 2026-11-23; in float64 the torch curve differs from it by less than 2e-7. The compiled
@@ -20,8 +20,8 @@ GOLDEN = {
         -0.021004, -0.034237, -0.123716, -0.052256, -0.039869, -0.037220,
     ],
     "native": [
-        0.055255, -0.036045, 0.018519, -0.083920, -0.028527, -0.071914,
-        -0.061890, -0.004580, -0.058958, 0.025803, 0.029584, -0.133129,
+        0.030277, -0.000640, -0.047681, -0.033650, -0.003271, -0.137177,
+        -0.021565, -0.067154, -0.110911, -0.083653, -0.150681, -0.053960,
     ],
 }  # fmt: skip
 
@@ -121,6 +121,25 @@ def test_bfloat16_runs_and_keeps_the_weights_in_float32(make, monkeypatch):
     assert all(parameter.dtype == torch.float32 for parameter in rough.module.parameters())
     assert losses(rough) == pytest.approx(losses(exact), abs=0.05)
     assert losses(rough) != losses(exact)
+
+
+def test_bfloat16_leaves_batch_norms_and_loss_in_float32(make):
+    training, types = make(precision="bfloat16", steps=2), []
+    for layer in training.module.modules():
+        if isinstance(layer, torch.nn.BatchNorm1d):
+            layer.register_forward_hook(lambda _, inputs, output: types.append((inputs[0].dtype, output.dtype)))
+    training.module.register_forward_hook(lambda _, inputs, step: types.append((torch.bfloat16, step.loss.dtype)))
+    training.run()
+    assert set(types) == {(torch.bfloat16, torch.float32)}
+
+
+def test_tf32_is_allowed_during_the_run_alone(make):
+    training, seen = make(precision="tf32", steps=2), []
+    training.module.register_forward_hook(lambda *_: seen.append(torch.get_float32_matmul_precision()))
+    training.run()
+    assert seen == ["high", "high"]
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert all(parameter.dtype == torch.float32 for parameter in training.module.parameters())
 
 
 @pytest.mark.parametrize("users", [2, 8, 9, 16, 17, 23])

@@ -82,7 +82,7 @@ def test_lazy_adam_is_dense_adam_where_every_row_is_touched_at_each_step():
     everything = [torch.cat([torch.arange(ITEMS), one]) for one in batches()]
     lazy, dense = ours(everything, "lazy-adam")[0], ours(everything, "dense")[0]
     for name, weight in dense.items():
-        torch.testing.assert_close(lazy[name], weight, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(lazy[name], weight, rtol=1e-5, atol=5e-6)
 
 
 def test_lazy_adam_is_not_dense_adam_where_rows_rest():

@@ -38,7 +38,7 @@ def doctor_command(folders: Folders = None, *, seed: UnusedSeed = 0, threads: Th
 def _machine() -> dict[str, Any]:
     import torch
 
-    from userclue.nn.native import describe
+    from userclue.native import describe
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from userclue.data.columns import to_arrow, to_numpy
 from userclue.data.lookup import texts
 from userclue.data.vocabulary import COLUMNS, FIRST_ITEM, Vocabulary
 from userclue.errors import DataError, UsageError
@@ -62,12 +63,12 @@ def code_attribute(vocabulary: Vocabulary, name: str, separator: str = "|") -> C
             return _vectors(vocabulary, column, name)
         return _categories(column, name)
     if pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
-        numbers = pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)
+        numbers = _floats(column)
         return _measures(vocabulary, numbers[:, None], ~np.isnan(numbers), name)
     if _is_text(column.type) and separator:
         column = pc.split_pattern(pc.cast(column, pa.large_string()), separator)
         return _categories(pc.cast(column, pa.large_list(pa.large_string())), name)
-    one_each = pa.LargeListArray.from_arrays(pa.array(np.arange(len(column) + 1)), column)
+    one_each = pa.LargeListArray.from_arrays(to_arrow(np.arange(len(column) + 1)), column)
     return _categories(one_each, name)
 
 
@@ -96,7 +97,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _categories(column: pa.LargeListArray, name: str) -> Categories:
     """From a list an item; values without text and nulls are left out."""
-    counts = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    counts = to_numpy(pc.fill_null(pc.list_value_length(column), 0))
     owners, values = np.repeat(np.arange(len(column)), counts), column.flatten()
     if pa.types.is_dictionary(values.type):
         values = pc.cast(values, values.type.value_type)
@@ -110,13 +111,22 @@ def _categories(column: pa.LargeListArray, name: str) -> Categories:
             f'item attribute "{name}": is of type {values.type}, which is neither text, whole number, float, truth value nor a list of '
             "these; change its type before prepare, or leave it out of the attributes"
         )
-    owners, encoded = owners[said.to_numpy(zero_copy_only=False)], values.filter(said).dictionary_encode()
+    owners, encoded = owners[_truths(said)], values.filter(said).dictionary_encode()
     if not len(owners):
         raise DataError(f'item attribute "{name}": has no value for any item; leave it out of the attributes')
-    codes = encoded.indices.to_numpy().astype(np.int64)
+    codes = to_numpy(encoded.indices).astype(np.int64)
     pairs = np.unique(owners * len(encoded.dictionary) + codes)
     owners, codes = np.divmod(pairs, len(encoded.dictionary))
     return Categories(_offsets(owners + FIRST_ITEM, len(column) + FIRST_ITEM), codes, texts(encoded.dictionary))
+
+
+def _truths(column: pa.Array) -> np.ndarray:
+    return to_numpy(pc.cast(column, pa.uint8())).astype(bool)
+
+
+def _floats(column: pa.Array) -> np.ndarray:
+    """float64, NaN where there is none."""
+    return to_numpy(pc.fill_null(pc.cast(column, pa.float64()), float("nan")))
 
 
 def _offsets(owners: np.ndarray, size: int) -> np.ndarray:
@@ -126,9 +136,9 @@ def _offsets(owners: np.ndarray, size: int) -> np.ndarray:
 
 def _vectors(vocabulary: Vocabulary, column: pa.LargeListArray, name: str) -> Measures:
     lengths = pc.list_value_length(column)
-    present: np.ndarray = pc.is_valid(column).to_numpy(zero_copy_only=False)
+    present = _truths(pc.is_valid(column))
     width = lengths.drop_null()[0].as_py()
-    odd = np.flatnonzero(present & (pc.fill_null(lengths, width).to_numpy(zero_copy_only=False) != width))
+    odd = np.flatnonzero(present & (to_numpy(pc.fill_null(lengths, width)) != width))
     if len(odd) or width == 0:
         place = int(odd[0]) if len(odd) else int(np.flatnonzero(present)[0])
         item = vocabulary.table["item_id"][place].as_py()
@@ -136,7 +146,7 @@ def _vectors(vocabulary: Vocabulary, column: pa.LargeListArray, name: str) -> Me
             f'item attribute "{name}": item {item!r} has a vector of {lengths[place].as_py()} numbers, the first item has {width}; '
             "give every item one of the same length, or null"
         )
-    flat = pc.cast(column.flatten(), pa.float64()).to_numpy(zero_copy_only=False).reshape(-1, width)
+    flat = _floats(column.flatten()).reshape(-1, width)
     numbers = np.full((len(column), width), np.nan)
     numbers[present] = flat
     return _measures(vocabulary, numbers, np.asarray(~np.isnan(numbers).any(axis=1)), name)

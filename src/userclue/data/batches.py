@@ -43,6 +43,11 @@ class Batch:
         moved = {name: tensor.to(device, non_blocking=True) for name, tensor in moved.items() if tensor is not None}
         return replace(self, **moved, other=None if self.other is None else self.other.to(device))
 
+    def pinned(self) -> "Batch":
+        """The same batch in page-locked memory, from which a copy to a GPU need not be waited for."""
+        pinned = {name: getattr(self, name).pin_memory() for name in ("tokens", "offsets", "users")}
+        return replace(self, **pinned, targets=None if self.targets is None else self.targets.pin_memory())
+
 
 def concatenate(first: Batch, second: Batch) -> Batch:
     """Both batches as one of B1 + B2 sequences, for one pass through the parts without batch normalisation."""

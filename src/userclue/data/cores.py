@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import duckdb
 import numpy as np
 
+from userclue.data.columns import to_numpy
+
 _AT_ONCE = 1 << 18
 
 
@@ -59,7 +61,7 @@ def _count(connection: duckdb.DuckDBPyConnection, users: np.ndarray, items: np.n
     """(events of each user, distinct users of each item), int64, among pairs whose user and item are still in."""
     events, item_users = np.zeros(len(users), np.int64), np.zeros(len(items), np.int64)
     for batch in connection.sql("SELECT u, i, n FROM pairs").to_arrow_reader(_AT_ONCE):
-        u, i, n = (batch.column(place).to_numpy() for place in range(3))
+        u, i, n = (to_numpy(column) for column in batch.columns)
         inside = users[u] & items[i]
         np.add.at(events, u[inside], n[inside])
         np.add.at(item_users, i[inside], 1)

@@ -136,18 +136,33 @@ def _load(connection: duckdb.DuckDBPyConnection, sources: list[Source], columns:
     _same_kinds(sources, kinds, wanted)
     merged = [_merge([one[place] for one in kinds]) for place in range(len(wanted))]
     guesses = guess(connection, sources, wanted, merged)
-    parts, rejects = _load_with(connection, sources, wanted, guesses)
-    if set(guesses) & set(GUESSED) and one_row(connection, "SELECT count(*) FILTER (odd) FROM raw")[0]:
-        guesses = as_text(merged)
-        parts, rejects = _load_with(connection, sources, wanted, guesses)
+    loaded = _load_integers(connection, sources, wanted) if set(guesses) == {"int"} else None
+    if loaded is None:
+        loaded = _load_with(connection, sources, wanted, guesses)
+        if set(guesses) & set(GUESSED) and one_row(connection, "SELECT count(*) FILTER (odd) FROM raw")[0]:
+            guesses = as_text(merged)
+            loaded = _load_with(connection, sources, wanted, guesses)
+    parts, rejects = loaded
     log = Log(connection, columns, Origins(parts), rejects)
     types = [guess if guess in GUESSED else kind for guess, kind in zip(guesses, merged, strict=True)]
     log.types = dict(zip("uit", types, strict=False))
     return log
 
 
+def _load_integers(
+    connection: duckdb.DuckDBPyConnection, sources: list[Source], wanted: list[str]
+) -> tuple[list[Part], list[Rejects]] | None:
+    """Load files whose bytes show that they hold integers alone; None where they may hold anything else, or a line was refused."""
+    files = [source.as_integers() for source in sources if isinstance(source, CsvFile) and source.scan.integers]
+    if len(files) < len(sources):
+        return None
+    parts, rejects = _load_with(connection, files, wanted, [""] * len(wanted))
+    # Why a line is no row is told from its text.
+    return None if any(len(one.numbers) for one in rejects) else (parts, rejects)
+
+
 def _load_with(
-    connection: duckdb.DuckDBPyConnection, sources: list[Source], wanted: list[str], guesses: list[str]
+    connection: duckdb.DuckDBPyConnection, sources: Sequence[Source], wanted: list[str], guesses: list[str]
 ) -> tuple[list[Part], list[Rejects]]:
     parts, rejects = [], []
 

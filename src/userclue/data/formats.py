@@ -23,7 +23,9 @@ FORMATS = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-_CHUNK = 1 << 23
+_CHUNK = 1 << 20  # small enough to stay in the processor's cache while it is looked at several times
+_LF, _ZERO = 10, 48
+_MARKS = b"\r\n,;\t|"
 
 
 def is_frame(source: Any) -> bool:
@@ -79,13 +81,17 @@ def format_of(path: Path) -> str:
 
 @dataclass(frozen=True)
 class TextScan:
-    """What the bytes of a text file hold. `lines` counts a last line without line end too."""
+    """What the bytes of a text file hold. `lines` counts a last line without line end too.
+
+    integers: below the first line there are delimiters and integers alone, each as 7 would be written: not +7, 07, 7.0 or " 7".
+    """
 
     path: Path
     lines: int
     quotes: bool
     line_end: str
     first_line: str
+    integers: bool = False
 
 
 def open_text(path: Path) -> IO[bytes]:
@@ -96,20 +102,25 @@ def open_text(path: Path) -> IO[bytes]:
 def scan_text(path: Path) -> TextScan:
     """Read a text file once as bytes. Raises DataError when it is empty, holds NUL bytes, mixes line ends or cannot be unpacked."""
     lines = crlf = 0
-    quotes = False
+    quotes, integers = False, True
     last = b""
     try:
         with open_text(path) as file:
             first = file.readline(1 << 20)
-            file.seek(0)
-            while chunk := file.read(_CHUNK):
+            chunk, before = first, b"\n\n"
+            marks = [mark for mark in _MARKS if mark in first]
+            while chunk:
                 if b"\0" in chunk:
                     line = lines + chunk[: chunk.index(b"\0")].count(b"\n") + 1
                     raise DataError(f"{path} line {line}: holds a NUL byte; the file is damaged, or UTF-16: convert it to UTF-8")
                 quotes = quotes or b'"' in chunk
-                crlf += chunk.count(b"\r\n") + (last == b"\r" and chunk[:1] == b"\n")
-                lines += chunk.count(b"\n")
-                last = chunk[-1:]
+                if last == b"\r" or b"\r" in chunk:
+                    crlf += chunk.count(b"\r\n") + (last == b"\r" and chunk[:1] == b"\n")
+                lines += int(np.count_nonzero(np.frombuffer(chunk, np.uint8) == _LF))
+                if chunk is not first:
+                    integers = integers and _plain_integers(before + chunk, marks)
+                last, before = chunk[-1:], (before + chunk)[-2:]
+                chunk = file.read(_CHUNK)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error}); check the file") from None
     if not last:
@@ -119,7 +130,17 @@ def scan_text(path: Path) -> TextScan:
     text = first.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").rstrip("\r\n")
     if "\r" in text:
         raise DataError(f"{path} line 1: lines end in CR alone; convert them to LF")
-    return TextScan(path, lines + (last != b"\n"), quotes, "\r\n" if crlf else "\n", text)
+    return TextScan(path, lines + (last != b"\n"), quotes, "\r\n" if crlf else "\n", text, integers)
+
+
+def _plain_integers(text: bytes, marks: Sequence[int]) -> bool:
+    """Whether `text`, its first two bytes apart, is digits and `marks` alone, and no number of several digits begins with 0."""
+    block = np.frombuffer(text, np.uint8)
+    apart = (block - _ZERO) > 9  # wraps round below 0
+    if np.count_nonzero(apart[2:]) != sum(np.count_nonzero(block[2:] == mark) for mark in marks):
+        return False
+    leading = np.flatnonzero(apart[:-2] & (block[1:-1] == _ZERO))
+    return bool(apart[2:][leading].all())
 
 
 def unused_control(path: Path) -> tuple[str, int]:

@@ -1,17 +1,31 @@
-"""Sorted histories streamed to disk: one sort by (user, time, input row) in the database, then flat arrays, piece by piece."""
+"""Sorted histories on disk: events dealt out to buckets of whole users, then each bucket put in order, in bounded memory.
 
+    rows of the log   →  bucket 0: users 0..99   |  bucket 1: users 100..180  |  ...     dealt, in the order of the rows
+    each bucket       →  by user (a radix sort, stable), by time where the rows were not in order of time, appended to the files
+
+The database only looks up the codes: to sort a whole log there costs several times as much.
+"""
+
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import duckdb
 import numpy as np
 
+from userclue.data.columns import to_numpy
 from userclue.data.store import NpyWriter
 from userclue.data.times import UNITS
 
-_AT_ONCE = 1 << 17
+_AT_ONCE = 1 << 18
+_BUCKET = 1 << 19
+_MOST_USERS = 1 << 16  # of a bucket, so that their numbers in it are the 16 bits that NumPy sorts by radix
+# A user with more events is sorted by the database, which can spill; the others fit into memory.
+_GIANT = 1 << 22
 _COPIED = 1 << 22
+CODES = "codes"
 
 
 @dataclass
@@ -31,36 +45,120 @@ def windowed(lengths: np.ndarray, window: int | None) -> np.ndarray:
 
 
 def write_sorted(
-    connection: duckdb.DuckDBPyConnection, folder: Path, lengths: np.ndarray, kept: np.ndarray, n_items: int, unit: str | None, now_ms: int
+    connection: duckdb.DuckDBPyConnection,
+    folder: Path,
+    spill: Path,
+    lengths: np.ndarray,
+    kept: np.ndarray,
+    n_items: int,
+    unit: str | None,
+    now_ms: int,
 ) -> Written:
-    """Write codes.npy (int32 item codes) and, if the log has a `unit`, times.npy (int64 ms).
+    """Write the item codes (int32, for `number_items`) into `spill` and, if the log has a `unit`, times.npy (int64 ms) into `folder`.
 
     Reads raw(u, i, t), users(u, code), items(i, code), joined on what is in all three. lengths: int64 [U], events of each user there;
-    kept: how many of them, from the oldest on, are written.
+    kept: how many of them, from the oldest on, are written. What is dealt out takes up to 22 bytes an event of `spill`.
     """
     result = Written(np.zeros(n_items, np.int64))
     total = int(kept.sum())
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    whole = bool(np.array_equal(lengths, kept))
-    query = (
-        f"SELECT items.code{', raw.t' if unit else ''} FROM raw JOIN users USING (u) JOIN items USING (i) "
-        f"ORDER BY users.code{', raw.t' if unit else ''}, raw.rowid"
-    )
+    dealt = _Dealt(spill, lengths, timed=unit is not None)
+    dealt.deal(connection)
     with ExitStack() as stack:
-        codes = stack.enter_context(NpyWriter(folder / "codes.npy", np.int32, total))
+        codes = stack.enter_context((spill / CODES).open("wb"))
         times = stack.enter_context(NpyWriter(folder / "times.npy", np.int64, total)) if unit else None
-        place = 0
-        for batch in connection.sql(query).to_arrow_reader(_AT_ONCE):
-            found = batch.column(0).to_numpy()
-            stay = None if whole else _stay(starts, kept, place, len(found))
-            place += len(found)
-            found = found if stay is None else found[stay]
-            codes.append(found)
+        for found, at in dealt.histories(connection, kept):
+            codes.write(found.data)
             np.add.at(result.item_counts, found, 1)
             if times is not None and unit is not None:
-                at = batch.column(1).to_numpy()
-                _append_times(times, at if stay is None else at[stay], unit, result, now_ms)
+                _append_times(times, at, unit, result, now_ms)
+    dealt.remove()
     return result
+
+
+class _Dealt:
+    """Events as (place of the user in its bucket, item code, row, time), those of a bucket together, in files of `spill`.
+
+    Bucket b holds the users bounds[b]..bounds[b+1]; the events of user u have the places starts[u]..starts[u+1].
+    """
+
+    def __init__(self, spill: Path, lengths: np.ndarray, timed: bool) -> None:
+        self.lengths, self.timed = lengths, timed
+        self.starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        self.bounds = [0]
+        while self.bounds[-1] < len(lengths):
+            first = self.bounds[-1]
+            end = int(np.searchsorted(self.starts, self.starts[first] + _BUCKET, side="right")) - 1
+            self.bounds.append(min(max(end, first + 1), first + _MOST_USERS, len(lengths)))
+        spill.mkdir(exist_ok=True)
+        columns = {"user": np.uint16, "item": np.int32, "row": np.int64} | ({"time": np.int64} if timed else {})
+        self.files = {spill / f"dealt-{name}": np.dtype(dtype) for name, dtype in columns.items()}
+        self._query = (
+            f"SELECT users.code, items.code, raw.rowid{', raw.t' if timed else ''} FROM raw JOIN users USING (u) JOIN items USING (i)"
+        )
+
+    def deal(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Fill the buckets, in whatever order the database's threads and joins hand out the rows."""
+        n_buckets, sizes = len(self.bounds) - 1, np.diff(self.bounds)
+        bucket_of = np.repeat(np.arange(n_buckets, dtype=np.min_scalar_type(n_buckets)), sizes)
+        place_in_bucket = (np.arange(len(self.lengths)) - np.repeat(self.bounds[:-1], sizes)).astype(np.uint16)
+        places = self.starts[self.bounds[:-1]].tolist()
+        with ExitStack() as stack:
+            files = [stack.enter_context(path.open("wb")) for path in self.files]
+            for batch in connection.sql(self._query).to_arrow_reader(_AT_ONCE):
+                user, *columns = (to_numpy(column) for column in batch.columns)
+                bucket = bucket_of[user]
+                order = np.argsort(bucket, kind="stable")
+                columns = [column[order] for column in (place_in_bucket[user], *columns)]
+                counts = np.bincount(bucket, minlength=n_buckets)
+                ends = np.cumsum(counts)
+                for which in np.flatnonzero(counts).tolist():
+                    end, count = int(ends[which]), int(counts[which])
+                    for file, column in zip(files, columns, strict=True):
+                        file.seek(places[which] * column.itemsize)
+                        file.write(column[end - count : end].data)
+                    places[which] += count
+
+    def histories(self, connection: duckdb.DuckDBPyConnection, kept: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Item codes and times of the events kept, by (user, time, row), in pieces; times are empty where the log has none."""
+        for first, end in pairwise(self.bounds):
+            begin, count = int(self.starts[first]), int(self.starts[end] - self.starts[first])
+            if count > _GIANT and end == first + 1:
+                yield from self._giant(connection, first, int(kept[first]))
+                continue
+            user, item, row, *time = (np.fromfile(path, dtype, count, offset=begin * dtype.itemsize) for path, dtype in self.files.items())
+            order = in_order(user, row, time[0] if time else None)
+            lengths = self.lengths[first:end]
+            if not np.array_equal(lengths, kept[first:end]):
+                place = np.arange(count) - np.repeat(self.starts[first:end] - begin, lengths)
+                order = order[place < np.repeat(kept[first:end], lengths)]
+            yield item[order], time[0][order] if time else np.zeros(0, np.int64)
+
+    def _giant(self, connection: duckdb.DuckDBPyConnection, user: int, kept: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The same of one user alone, sorted by the database."""
+        by = "raw.t, raw.rowid" if self.timed else "raw.rowid"
+        for batch in connection.sql(f"{self._query} WHERE users.code = {user} ORDER BY {by}").to_arrow_reader(_AT_ONCE):
+            _, item, _, *time = (to_numpy(column)[:kept] for column in batch.columns)
+            kept -= len(item)
+            yield item, time[0] if time else np.zeros(0, np.int64)
+
+    def remove(self) -> None:
+        """Give the disk back."""
+        for path in self.files:
+            path.unlink()
+
+
+def in_order(user: np.ndarray, row: np.ndarray, time: np.ndarray | None) -> np.ndarray:
+    """The order by (user, time, row), or by (user, row) without times: int64 [n]. user: uint16 [n]; row, time: int64 [n].
+
+    Quick where the rows rise, or nearly so, and no user's next event is earlier than the one before it.
+    """
+    order = np.arange(len(row)) if np.all(row[1:] > row[:-1]) else np.argsort(row, kind="stable")
+    order = order[np.argsort(user[order], kind="stable")]
+    if time is not None:
+        user, time = user[order], time[order]
+        if np.any((time[1:] < time[:-1]) & (user[1:] == user[:-1])):
+            order = order[np.lexsort((time, user))]
+    return order
 
 
 def _append_times(writer: NpyWriter, raw: np.ndarray, unit: str, result: Written, now_ms: int) -> None:
@@ -78,23 +176,9 @@ def _append_times(writer: NpyWriter, raw: np.ndarray, unit: str, result: Written
         result.future += int(np.count_nonzero(ms > now_ms))
 
 
-def _stay(starts: np.ndarray, kept: np.ndarray, place: int, count: int) -> np.ndarray:
-    """bool [count]: whether the events at sorted places place..place+count are among those kept of their user."""
-    first = int(np.searchsorted(starts, place, side="right")) - 1
-    last = int(np.searchsorted(starts, place + count - 1, side="right"))
-    ends = (starts[first:last] + kept[first:last]).clip(place, place + count)
-    begins = starts[first:last].clip(place, place + count)
-    change = np.zeros(count + 1, np.int32)
-    np.add.at(change, begins - place, 1)
-    np.add.at(change, ends - place, -1)
-    return np.cumsum(change[:-1]) > 0
-
-
-def number_items(folder: Path, index_of_code: np.ndarray) -> None:
-    """Turn codes.npy into items.npy by index_of_code (int32 [I]), and take codes.npy away."""
-    codes = np.load(folder / "codes.npy", mmap_mode="r")
-    with NpyWriter(folder / "items.npy", np.int32, len(codes)) as writer:
-        for begin in range(0, len(codes), _COPIED):
-            writer.append(index_of_code[codes[begin : begin + _COPIED]])
-    del codes
-    (folder / "codes.npy").unlink()
+def number_items(spill: Path, folder: Path, index_of_code: np.ndarray, total: int) -> None:
+    """Write items.npy: the index by index_of_code (int32 [I]) of each of the `total` codes that `write_sorted` left in `spill`."""
+    with (spill / CODES).open("rb") as codes, NpyWriter(folder / "items.npy", np.int32, total) as writer:
+        while len(found := np.fromfile(codes, np.int32, _COPIED)):
+            writer.append(index_of_code[found])
+    (spill / CODES).unlink()

@@ -24,15 +24,20 @@ class Histories:
     sequences: Sequences
     users: pa.ChunkedArray | None
     lookup: np.ndarray | None = None  # int32: index in the data's own vocabulary → index in the model's
+    dataset: Path | None = None  # the folder they lie in
 
     def chunks(self, size: int) -> Iterator[tuple[Sequences, np.ndarray]]:
-        """Consecutive users, at most `size` at a time: their sequences, and how many unknown items each has, int64."""
+        """Consecutive users, at most `size` at a time, each as `part` gives it."""
         for start in range(0, len(self.sequences), size):
-            flat, offsets = self.sequences.take(np.arange(start, min(start + size, len(self.sequences)))).gather()
-            if self.lookup is not None:
-                flat = self.lookup[flat]
-            before = np.concatenate([[0], np.cumsum(flat == UNK)])
-            yield Sequences.from_offsets(flat, offsets), before[offsets[1:]] - before[offsets[:-1]]
+            yield self.part(start, min(start + size, len(self.sequences)))
+
+    def part(self, begin: int, end: int) -> tuple[Sequences, np.ndarray]:
+        """The users begin…end: their sequences, and how many unknown items each has, int64."""
+        flat, offsets = self.sequences.take(np.arange(begin, end)).gather()
+        if self.lookup is not None:
+            flat = self.lookup[flat]
+        before = np.concatenate([[0], np.cumsum(flat == UNK)])
+        return Sequences.from_offsets(flat, offsets), before[offsets[1:]] - before[offsets[:-1]]
 
     def whole(self) -> Sequences:
         """All users at once; copied only where the vocabularies differ."""
@@ -46,10 +51,10 @@ def of_dataset(dataset: Dataset, vocabulary: Vocabulary) -> Histories:
     """The sequences of `dataset` in the numbering of `vocabulary`; its items that the model does not know become UNK."""
     own = dataset.vocabulary
     if own.table["item_id"].equals(vocabulary.table["item_id"]):
-        return Histories(dataset.sequences(), dataset.users)
+        return Histories(dataset.sequences(), dataset.users, dataset=dataset.path)
     lookup = np.arange(len(own), dtype=np.int32)
     lookup[len(own) - own.n_items :] = vocabulary.indices(own.table["item_id"])
-    return Histories(dataset.sequences(), dataset.users, lookup)
+    return Histories(dataset.sequences(), dataset.users, lookup, dataset.path)
 
 
 def of_lists(histories: Sequence[Sequence[Any]], vocabulary: Vocabulary) -> Histories:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from userclue.data.columns import to_arrow
 from userclue.data.vocabulary import FIRST_ITEM, UNK, Vocabulary
 
 
@@ -24,7 +25,7 @@ def number_anew(ids: pa.Array, counts: np.ndarray) -> Numbering:
     order = order[counts[order] > 0]
     index_of_code = np.full(len(counts), UNK, np.int32)
     index_of_code[order] = np.arange(FIRST_ITEM, FIRST_ITEM + len(order), dtype=np.int32)
-    return Numbering(Vocabulary.from_ids(ids.take(pa.array(order)), counts[order]), index_of_code)
+    return Numbering(Vocabulary.from_ids(ids.take(to_arrow(order)), counts[order]), index_of_code)
 
 
 def number_by(old: Vocabulary, ids: pa.Array, counts: np.ndarray, grow: bool) -> Numbering:
@@ -38,10 +39,10 @@ def number_by(old: Vocabulary, ids: pa.Array, counts: np.ndarray, grow: bool) ->
     if grow and unknown.any():
         new = np.flatnonzero(unknown)
         new = new[np.argsort(-counts[new], kind="stable")]
-        vocabulary = old.grown(ids.take(pa.array(new)))
+        vocabulary = old.grown(ids.take(to_arrow(new)))
         index_of_code[new] = np.arange(len(old), len(vocabulary), dtype=np.int32)
         unknown = np.zeros_like(unknown)
     totals = np.zeros(len(vocabulary), np.int64)
     np.add.at(totals, index_of_code, counts)
-    table = vocabulary.table.set_column(2, "count", pa.array(totals[FIRST_ITEM:]))
+    table = vocabulary.table.set_column(2, "count", to_arrow(totals[FIRST_ITEM:]))
     return Numbering(Vocabulary(table), index_of_code, int(counts[unknown].sum()), int(unknown.sum()))

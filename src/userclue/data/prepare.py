@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from userclue.data.attributes import with_attributes
 from userclue.data.badrows import refuse_or_quarantine
 from userclue.data.coding import code_ids
+from userclue.data.columns import to_arrow
 from userclue.data.cores import Core, k_core
 from userclue.data.events import load_events
 from userclue.data.histories import Written, number_items, windowed, write_sorted
@@ -80,7 +81,7 @@ def prepare(
         connection = connect(spill, memory_limit, threads)
         try:
             with bounded("prepare"):
-                manifest = _build(connection, events, folder, chosen, items, known)
+                manifest = _build(connection, events, folder, spill, chosen, items, known)
         finally:
             connection.close()
             shutil.rmtree(spill, ignore_errors=True)
@@ -90,7 +91,13 @@ def prepare(
 
 
 def _build(
-    connection: duckdb.DuckDBPyConnection, events: Any, folder: Path, options: PrepareOptions, items: Any, known: Vocabulary | None
+    connection: duckdb.DuckDBPyConnection,
+    events: Any,
+    folder: Path,
+    spill: Path,
+    options: PrepareOptions,
+    items: Any,
+    known: Vocabulary | None,
 ) -> dict[str, Any]:
     """Write every file of the dataset but the manifest, and return the manifest without hashes."""
     log = load_events(
@@ -113,11 +120,11 @@ def _build(
     if not kept.any():
         raise DataError(_nothing_left(options, tally))
     _keep_only(connection, core)
-    written = write_sorted(connection, folder, lengths, kept, len(core.items), log.unit, round(time.time() * 1000))
+    written = write_sorted(connection, folder, spill, lengths, kept, len(core.items), log.unit, round(time.time() * 1000))
     item_ids = connection.sql("SELECT i FROM all_items ORDER BY code").to_arrow_table()["i"].combine_chunks()
     counts = written.item_counts
     numbering = number_anew(item_ids, counts) if known is None else number_by(known, item_ids, counts, options.grow)
-    number_items(folder, numbering.index_of_code)
+    number_items(spill, folder, numbering.index_of_code, int(kept.sum()))
     final = _with_items(connection, numbering, items, log, tally)
     final.save(folder / "vocabulary.parquet")
     sizes = _write_users(connection, folder, kept, options.window)
@@ -184,7 +191,7 @@ def _keep_only(connection: duckdb.DuckDBPyConnection, core: Core) -> None:
     for table, mask, column in (("users", core.users, "u"), ("items", core.items, "i")):
         if mask.all():
             continue
-        connection.register("staying", pa.table({"code": pa.array(np.flatnonzero(mask).astype(np.int32))}))
+        connection.register("staying", pa.table({"code": to_arrow(np.flatnonzero(mask).astype(np.int32))}))
         connection.execute(f"CREATE TABLE core_{table} AS SELECT {column}, code FROM all_{table} SEMI JOIN staying USING (code)")
         connection.unregister("staying")
         connection.execute(f"CREATE OR REPLACE VIEW {table} AS SELECT {column}, code FROM core_{table}")
@@ -205,15 +212,15 @@ def _write_users(connection: duckdb.DuckDBPyConnection, folder: Path, kept: np.n
     staying = np.flatnonzero(kept)
     if window is None:
         sizes = kept[staying]
-        table = pa.table({"user_id": ids.take(pa.array(staying))})
+        table = pa.table({"user_id": ids.take(to_arrow(staying))})
     else:
         windows = kept[staying] // window
         source = np.repeat(staying, windows)
         number = np.arange(len(source)) - np.repeat(np.cumsum(windows) - windows, windows)
         sizes = np.full(len(source), window, np.int64)
-        sources = ids.take(pa.array(source))
-        names = pc.binary_join_element_wise(pc.cast(sources, pa.string()), pc.cast(pa.array(number), pa.string()), "#")
-        table = pa.table({"user_id": names, "source_user": sources, "window": pa.array(number.astype(np.int32))})
+        sources = ids.take(to_arrow(source))
+        names = pc.binary_join_element_wise(pc.cast(sources, pa.string()), pc.cast(to_arrow(number), pa.string()), "#")
+        table = pa.table({"user_id": names, "source_user": sources, "window": to_arrow(number.astype(np.int32))})
     pq.write_table(table, folder / "users.parquet", compression="zstd", write_page_checksum=True)
     with NpyWriter(folder / "offsets.npy", np.int64, len(sizes) + 1) as writer:
         writer.append(np.zeros(1, np.int64))
@@ -250,6 +257,8 @@ def _manifest(
 ) -> dict[str, Any]:
     user, item, column = log.columns
     levels = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "max": 1.0}
+    # As np.quantile, which imports numpy.ma: a third of the time that a log of 100,000 events takes.
+    lengths = np.interp(np.array([*levels.values()]) * (len(sizes) - 1), np.arange(len(sizes)), np.sort(sizes))
     return {
         "kind": KIND,
         "format_version": FORMAT_VERSION,
@@ -265,7 +274,7 @@ def _manifest(
         "columns": {"user": user, "item": item, "time": column},
         "layout": log.layout,
         "time": None if column is None else {"unit": log.time_kind, "min": written.first, "max": written.last},
-        "lengths": {name: float(np.quantile(sizes, level)) for name, level in levels.items()} | {"mean": float(sizes.mean())},
+        "lengths": dict(zip(levels, lengths.tolist(), strict=True)) | {"mean": float(sizes.mean())},
         "settings": options.model_dump(),
         "warnings": tally.warnings,
     }

@@ -109,6 +109,8 @@ def _settle_ids(log: Log, name: str, sql_type: str) -> str:
                 log.types[name] = short
                 return value
     log.types[name] = "text"
+    if kind == "loose":  # of a text file, whose bytes were looked at before
+        return name
     found = first_row(log.connection, f"SELECT rowid, {name} FROM raw WHERE contains({name}, chr(0))")
     if found:
         log.problems.append(f'{log.origins.place(found[0])}, column "{column}": the id {found[1]!r} holds a NUL byte; correct it')

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from userclue.data.columns import to_arrow, to_numpy
 from userclue.data.lookup import Lookup, as_array, texts
 from userclue.errors import ArtifactError, DataError
 
@@ -45,7 +46,7 @@ class Vocabulary:
             array = pc.cast(array, pa.uint64() if array.type == pa.uint64() else pa.int64())
         index = np.arange(FIRST_ITEM, FIRST_ITEM + len(array), dtype=np.int32)
         numbers = np.zeros(len(array), np.int64) if counts is None else np.asarray(counts, np.int64)
-        return cls(pa.table([array, pa.array(index), pa.array(numbers)], names=list(COLUMNS)))
+        return cls(pa.table([array, to_arrow(index), to_arrow(numbers)], names=list(COLUMNS)))
 
     def __len__(self) -> int:
         """V: embedding rows, special tokens included."""
@@ -60,7 +61,7 @@ class Vocabulary:
     def counts(self) -> np.ndarray:
         """int64 [V]: events of each index, 0 for special tokens. Read-only."""
         counts = np.zeros(len(self), np.int64)
-        counts[FIRST_ITEM:] = self.table["count"].to_numpy()
+        counts[FIRST_ITEM:] = to_numpy(self.table["count"])
         counts.flags.writeable = False
         return counts
 
@@ -129,7 +130,7 @@ def _problem(table: pa.Table) -> str:
         return f"{table.num_rows} items are more than 32-bit indices can number"
     if ids.null_count or index.null_count or count.null_count:
         return "an id, index or count is null"
-    if not np.array_equal(index.to_numpy(), np.arange(FIRST_ITEM, FIRST_ITEM + table.num_rows)):
+    if not np.array_equal(to_numpy(index), np.arange(FIRST_ITEM, FIRST_ITEM + table.num_rows)):
         return f"indices are not {FIRST_ITEM}, {FIRST_ITEM + 1}, ... in order"
     if pc.count_distinct(ids).as_py() != table.num_rows:
         return "an item id appears twice"

@@ -18,8 +18,8 @@ from userclue.encoder import UserEncoder
 from userclue.errors import DataError, UsageError
 from userclue.files import lock, refuse_existing
 from userclue.metrics.geometry import effective_rank
+from userclue.native import describe
 from userclue.nn.backbones import settled
-from userclue.nn.native import describe
 from userclue.objectives.registry import OBJECTIVES
 from userclue.train.checkpoint import Checkpoints
 from userclue.train.journal import UNWATCHED, Journal, Row, Watch

@@ -1,18 +1,19 @@
 """A fitted model and the plain baselines on the same instances: outcomes, intervals, and the verdict in words."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from scipy.special import softmax
 
-from userclue.baselines.plain_cold_start import COLD_START_BASELINES
+from userclue.baselines.plain_cold_start import COLD_START_BASELINES, ColdStartBaseline
 from userclue.baselines.plain_profiling import PROFILING_BASELINES
-from userclue.baselines.plain_ranking import RANKING_BASELINES
+from userclue.baselines.plain_ranking import RANKING_BASELINES, RankingBaseline
 from userclue.data.splits import Instances
-from userclue.data.store import Dataset, Sequences
+from userclue.data.store import Dataset
 from userclue.data.vocabulary import FIRST_ITEM, Vocabulary
+from userclue.metrics.blocks import InnerProducts, Rows
 from userclue.metrics.bootstrap import Interval
 from userclue.metrics.comparison import Comparison, Outcome, ProfilingOutcome, RankingOutcome, compare
 from userclue.metrics.ranking import RankingResult, full_ranking
@@ -52,11 +53,11 @@ def score_sequential(
 ) -> tuple[dict[str, Any], pa.Table]:
     """The same for next-item instances; `unseen` holds the second view, with the history's items out of the candidates."""
     name = model.facts["system"]
-    rankings = {system: _rank(one.scores, part) for system, one in {name: model, **rivals}.items()}
+    rankings = {system: _rank(one.inner_products(part.inputs), part) for system, one in {name: model, **rivals}.items()}
     for baseline, kind in RANKING_BASELINES.items() if baselines else ():
         fitted = kind(model.encoder.config.max_len)
         fitted.fit(task.history, len(model.vocabulary))
-        rankings[baseline] = _rank(fitted.scores, part)
+        rankings[baseline] = _rank(_by_rows(fitted, part), part)
     everything = _compared({s: RankingOutcome(r.ranks_all) for s, r in rankings.items()}, name, task.primary, task.seed)
     unseen = _compared({s: RankingOutcome(_unseen(r)) for s, r in rankings.items()}, name, task.primary, task.seed)
     report = _report(everything, name)
@@ -78,12 +79,12 @@ def score_cold_start(
 ) -> tuple[dict[str, Any], pa.Table]:
     """The same for cold-start instances; `by_user` holds the second view, averaged over users, where a user has several instances."""
     name = model.facts["system"]
-    ranks = {system: target_ranks(one.scores, part) for system, one in {name: model, **rivals}.items()}
+    ranks = {system: _target_ranks(one.inner_products(part.inputs), part) for system, one in {name: model, **rivals}.items()}
     learnable = baselines and len(task.train) > 0
     for baseline, kind in COLD_START_BASELINES.items() if learnable else ():
         fitted = kind(model.encoder.config.max_len)
         fitted.fit(task.train, task.valid, len(model.vocabulary), task.outputs)
-        ranks[baseline] = target_ranks(fitted.scores, part)
+        ranks[baseline] = _target_ranks(_by_rows(fitted, part), part)
     report = _report(_compared({s: RankingOutcome(r, users=part.users) for s, r in ranks.items()}, name, task.primary, task.seed), name)
     if report["users"] < len(part):
         averaged = {system: RankingOutcome(found, users=part.users, unit="users") for system, found in ranks.items()}
@@ -99,13 +100,7 @@ def score_cold_start(
     return {"instances": len(part), **report}, table
 
 
-def target_ranks(scores: Callable[[Sequences], np.ndarray], part: Instances) -> np.ndarray:
-    """Ranks among all target items; a history that several instances share is scored once a chunk."""
-
-    def score(rows: np.ndarray) -> np.ndarray:
-        histories, which = part.inputs.take(rows).distinct()
-        return np.asarray(scores(histories)[which])
-
+def _target_ranks(score: Rows | InnerProducts, part: Instances) -> np.ndarray:
     return full_ranking(score, len(part), part.targets).ranks_all
 
 
@@ -115,8 +110,18 @@ def _ids_of(vocabulary: Vocabulary, indices: np.ndarray) -> pa.Array:
     return vocabulary.table["item_id"].combine_chunks().take(places)
 
 
-def _rank(scores: Callable[[Sequences], np.ndarray], part: Instances) -> RankingResult:
-    return full_ranking(lambda rows: scores(part.inputs.take(rows)), len(part), part.targets, part.inputs)
+def _by_rows(baseline: RankingBaseline | ColdStartBaseline, part: Instances) -> Rows:
+    """Scores by a baseline; a history that several instances share is scored once a chunk."""
+
+    def score(rows: np.ndarray) -> np.ndarray:
+        histories, which = part.inputs.take(rows).distinct()
+        return np.asarray(baseline.scores(histories)[which])
+
+    return score
+
+
+def _rank(score: Rows | InnerProducts, part: Instances) -> RankingResult:
+    return full_ranking(score, len(part), part.targets, part.inputs)
 
 
 def _unseen(result: RankingResult) -> np.ndarray:

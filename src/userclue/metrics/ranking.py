@@ -3,19 +3,18 @@
 One relevant item per instance; metrics are averaged over instances (paper, V-A: all candidates are ranked, never a sample).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from userclue.data.store import Sequences
-from userclue.data.vocabulary import FIRST_ITEM
+from userclue.metrics.blocks import Cells, Chunk, InnerProducts, Rows, chunks
 
 RANKING_METRICS = ("mrr", "recall", "ndcg")
 # The rank of a target that is no candidate (unknown, or filtered as seen): beyond every cut-off, however small the catalogue.
 NOT_RETRIEVABLE = np.iinfo(np.int64).max
-_BYTES_PER_SCORE = 6  # a float32 score, its comparison, and a boolean on the way
-_FIRST_CHUNK = 16  # rows scored before the width of a row is known
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +31,11 @@ def ranks(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     scores: float [B, V], -inf where a column is no candidate. targets: column of the true item, int [B]. Returns int64 [B];
     NOT_RETRIEVABLE where the target's own score is -inf. Raises ValueError on NaN and on targets outside the columns.
     """
-    scores, targets = _checked(scores, targets)
+    scores, targets = np.asarray(scores), np.asarray(targets)
+    if scores.ndim != 2 or targets.shape != scores.shape[:1]:
+        raise ValueError(f"scores must be [B, V] and targets [B]; found {scores.shape} and {targets.shape}")
+    _refuse_outside(targets, scores.shape[1])
+    _refuse_nan(scores)
     own = np.take_along_axis(scores, targets[:, None], axis=1)
     # The target is at least itself, and that is the 1.
     found: np.ndarray = np.count_nonzero(scores >= own, axis=1).astype(np.int64)
@@ -40,60 +43,77 @@ def ranks(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return found
 
 
+@torch.inference_mode()
 def full_ranking(
-    score: Callable[[np.ndarray], np.ndarray],
+    score: Rows | InnerProducts,
     n: int,
     targets: np.ndarray,
     seen: Sequences | None = None,
     *,
     memory_bytes: int = 1 << 25,
 ) -> RankingResult:
-    """Ranks of n targets among all items, a chunk of instances at a time so that [n, V] never exists.
+    """Ranks of n targets among all items, a block of scores at a time so that [n, V] never exists.
 
-    score: takes instance numbers int64 [b], returns float [b, V], which is only read. targets: int [n], vocabulary indices.
-    seen: the input items of each instance. Special tokens are never candidates; a target that is one (an unknown item), and in
-    `ranks_unseen` a target that is among the seen, is NOT_RETRIEVABLE. memory_bytes bounds the scores held at once; one row always fits.
-    Raises ValueError on NaN scores and on lengths that differ.
+    score: InnerProducts, or a function that takes instance numbers int64 [b] and returns float [b, V], which is only read.
+    targets: int [n], vocabulary indices. seen: the input items of each instance. Special tokens are never candidates; a target that
+    is one (an unknown item), and in `ranks_unseen` a target that is among the seen, is NOT_RETRIEVABLE. memory_bytes bounds the scores
+    that a function is asked for at once; one row always fits.
+    Raises ValueError on NaN scores, on targets outside the vocabulary and on lengths that differ.
     """
     targets = np.asarray(targets)
     if len(targets) != n or (seen is not None and len(seen) != n):
         raise ValueError(f"{n} instances, but {len(targets)} targets" + ("" if seen is None else f" and {len(seen)} histories"))
     among_all = np.empty(n, np.int64)
     among_unseen = None if seen is None else np.empty(n, np.int64)
-    begin, rows = 0, _FIRST_CHUNK
-    while begin < n:
-        instances = np.arange(begin, min(n, begin + rows))
-        scores = score(instances)
-        if len(scores) != len(instances):
-            raise ValueError(f"{len(instances)} instances asked for, {len(scores)} rows of scores given")
-        chunk = slice(begin, begin + len(instances))
-        among_all[chunk], unseen = _chunk_ranks(scores, targets[chunk], None if seen is None else seen.take(instances))
-        if among_unseen is not None and unseen is not None:
-            among_unseen[chunk] = unseen
-        begin += len(instances)
-        rows = max(1, memory_bytes // (_BYTES_PER_SCORE * scores.shape[1]))
+    # By target: the blocks that hold targets are formed a second time, and neighbours then share theirs.
+    order = np.argsort(targets, kind="stable") if isinstance(score, InnerProducts) else np.arange(n)
+    for chunk in chunks(score, order, memory_bytes):
+        rows = chunk.instances
+        found = _chunk_ranks(chunk, targets[rows], None if seen is None else seen.take(rows))
+        among_all[rows] = found.ranks_all
+        if among_unseen is not None and found.ranks_unseen is not None:
+            among_unseen[rows] = found.ranks_unseen
     return RankingResult(among_all, among_unseen)
 
 
-def _chunk_ranks(scores: np.ndarray, targets: np.ndarray, seen: Sequences | None) -> tuple[np.ndarray, np.ndarray | None]:
-    scores, targets = _checked(scores, targets)
-    rows = np.arange(len(targets))
-    own = scores[rows, targets]
-    ahead = scores >= own[:, None]
-    ahead[:, :FIRST_ITEM] = False
-    lost = np.isneginf(own) | (targets < FIRST_ITEM)
-    among_all = np.count_nonzero(ahead, axis=1).astype(np.int64)
+def _chunk_ranks(chunk: Chunk, targets: np.ndarray, seen: Sequences | None) -> RankingResult:
+    _refuse_outside(targets, chunk.width)
+    own, block = _own_scores(chunk, targets)
+    cells = None if seen is None else Cells.of(seen)
+    found = torch.zeros(2, len(targets), dtype=torch.int64, device=own.device)
+    for begin, end in chunk.ranges():
+        # Ones and zeros in the scores' own place and type, which PyTorch adds several times faster than truth values; a block is
+        # narrow enough for float32 to count.
+        ahead = (chunk.block(begin, end) if block is None else block).ge_(own[:, None])
+        found[0] += ahead.sum(dim=1).long()
+        if cells is not None:
+            cells.overwrite(ahead, begin, 0.0)
+            found[1] += ahead.sum(dim=1).long()
+    among_all, among_unseen = found.cpu().numpy()
+    lost = own.isneginf().cpu().numpy()
     among_all[lost] = NOT_RETRIEVABLE
-    if seen is None:
-        return among_all, None
-    flat, offsets = seen.gather()
-    owner = np.repeat(rows, np.diff(offsets))
-    # Clearing a cell twice is clearing it once, so an item seen twice is taken away once.
-    ahead[owner, flat] = False
-    among_unseen = np.count_nonzero(ahead, axis=1).astype(np.int64)
+    if cells is None:
+        return RankingResult(among_all, None)
     among_unseen[lost] = NOT_RETRIEVABLE
-    among_unseen[owner[flat == targets[owner]]] = NOT_RETRIEVABLE
-    return among_all, among_unseen
+    among_unseen[cells.row[cells.item == targets[cells.row]]] = NOT_RETRIEVABLE
+    return RankingResult(among_all, among_unseen)
+
+
+def _own_scores(chunk: Chunk, targets: np.ndarray) -> tuple[Tensor, Tensor | None]:
+    """The targets' scores [b], read from the very blocks that are counted, so that rounding neither makes nor breaks a tie.
+
+    -inf for special tokens. Where one block holds all columns, that block too: it need not be formed again.
+    """
+    ranges = chunk.ranges()
+    own = chunk.empty(len(targets)).fill_(-np.inf)
+    block = None
+    for begin, end in ranges:
+        here = np.flatnonzero((targets >= begin) & (targets < end))
+        if len(here):
+            block = chunk.block(begin, end)
+            place = [torch.from_numpy(one).to(own.device) for one in (here, targets[here].astype(np.int64) - begin)]
+            own[place[0]] = block[place[0], place[1]]
+    return own, block if len(ranges) == 1 else None
 
 
 def ranking_metrics(ranks: np.ndarray, k: int = 10) -> dict[str, np.ndarray]:
@@ -107,6 +127,35 @@ def ranking_metrics(ranks: np.ndarray, k: int = 10) -> dict[str, np.ndarray]:
     hit = ranks <= k
     place = np.where(hit, ranks, 1).astype(np.float64)
     return {f"mrr@{k}": hit / place, f"recall@{k}": hit.astype(np.float64), f"ndcg@{k}": hit / np.log2(1.0 + place)}
+
+
+@torch.inference_mode()
+def best_items(
+    score: Rows | InnerProducts, n: int, k: int, seen: Sequences | None = None, *, memory_bytes: int = 1 << 25
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k best items of n instances, best first, of equal scores the lower index first: (vocabulary indices int64, scores), [n, k].
+
+    score, memory_bytes: as in `full_ranking`. seen: items that are no candidates, for each instance. k must not exceed the number of
+    items; where fewer candidates remain, the scores end in -inf. Raises ValueError on NaN scores.
+    """
+    best = np.empty((n, k), np.int64)
+    values = np.empty((n, k), np.float32)
+    for chunk in chunks(score, np.arange(n), memory_bytes):
+        cells = None if seen is None else Cells.of(seen.take(chunk.instances))
+        index, value = np.empty((len(chunk.instances), 0), np.int64), np.empty((len(chunk.instances), 0), np.float32)
+        for begin, end in chunk.ranges():
+            block = chunk.block(begin, end)
+            if cells is not None:
+                cells.overwrite(block, begin, -np.inf)
+            scores = block.cpu().numpy()
+            place = top_k(scores, k)
+            # What was kept comes first and has the lower indices, so that ties stay in order.
+            index = np.concatenate([index, place + begin], axis=1)
+            value = np.concatenate([value, np.take_along_axis(scores, place, axis=1)], axis=1)
+            place = top_k(value, k)
+            index, value = np.take_along_axis(index, place, axis=1), np.take_along_axis(value, place, axis=1)
+        best[chunk.instances], values[chunk.instances] = index, value
+    return best, values
 
 
 def top_k(scores: np.ndarray, k: int) -> np.ndarray:
@@ -136,14 +185,9 @@ def top_k(scores: np.ndarray, k: int) -> np.ndarray:
     return np.take_along_axis(chosen, order, axis=1).astype(np.int64)
 
 
-def _checked(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    scores, targets = np.asarray(scores), np.asarray(targets)
-    if scores.ndim != 2 or targets.shape != scores.shape[:1]:
-        raise ValueError(f"scores must be [B, V] and targets [B]; found {scores.shape} and {targets.shape}")
-    if targets.size and (targets.min() < 0 or targets.max() >= scores.shape[1]):
-        raise ValueError(f"targets must lie in 0…{scores.shape[1] - 1}; found {targets.min()}…{targets.max()}")
-    _refuse_nan(scores)
-    return scores, targets
+def _refuse_outside(targets: np.ndarray, width: int) -> None:
+    if targets.size and (targets.min() < 0 or targets.max() >= width):
+        raise ValueError(f"targets must lie in 0…{width - 1}; found {targets.min()}…{targets.max()}")
 
 
 def _refuse_nan(scores: np.ndarray) -> None:

@@ -22,7 +22,7 @@ class CategoryEmbedding(nn.Module):
     def __init__(self, found: Categories, dim: int) -> None:
         super().__init__()
         self.values = found.values
-        self.table = ItemTable(len(found.values), dim)
+        self.table = ItemTable(len(found.values), dim, _weight=torch.empty(len(found.values), dim))
         self.register_buffer("offsets", torch.from_numpy(found.offsets), persistent=False)
         self.register_buffer("codes", torch.from_numpy(found.codes), persistent=False)
 

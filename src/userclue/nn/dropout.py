@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from userclue.nn.native import kernels
+from userclue.native import kernels
 
 _LEVELS = 1 << 16
 

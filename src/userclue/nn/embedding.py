@@ -20,8 +20,9 @@ class SequenceEmbedding(nn.Module):
 
     def __init__(self, vocabulary_size: int, max_len: int, dim: int, attributes: ItemAttributes | None = None) -> None:
         super().__init__()
-        self.items = ItemTable(vocabulary_size, dim)
-        self.positions = nn.Embedding(max_len + 1, dim)
+        # Given a table, they do not draw one: on a tensor without memory that would cost seconds of imports, and `reset` draws anyway.
+        self.items = ItemTable(vocabulary_size, dim, _weight=torch.empty(vocabulary_size, dim))
+        self.positions = nn.Embedding(max_len + 1, dim, _weight=torch.empty(max_len + 1, dim))
         self.attributes = attributes
 
     def reset(self, generator: torch.Generator) -> None:

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from userclue.native import kernels
 from userclue.nn.dropout import draw, fits
 from userclue.nn.layout import Layout
-from userclue.nn.native import kernels
 
 WIDEST = 16  # floats in the widest vector the kernels may be compiled for; the width of a block must be a multiple
 ORDER = ("qkv", "out", "ff1", "ff2", "norm1", "norm2")  # of the layers, weight then bias, as the kernel takes them

@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation in float32 whatever the precision around it: moments of a batch need more than bfloat16's 8 bits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, D] → [B, D]."""
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float() if x.dtype == torch.bfloat16 else x)
 
 
 def projector(widths: Sequence[int], norm_output: bool = True) -> nn.Sequential:
@@ -16,10 +25,10 @@ def projector(widths: Sequence[int], norm_output: bool = True) -> nn.Sequential:
     """
     layers: list[nn.Module] = []
     for before, after in pairwise(widths[:-1]):
-        layers += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU(inplace=True)]
+        layers += [nn.Linear(before, after, bias=False), BatchNorm(after), nn.ReLU(inplace=True)]
     layers.append(nn.Linear(widths[-2], widths[-1], bias=False))
     if norm_output:
-        layers.append(nn.BatchNorm1d(widths[-1], affine=False))
+        layers.append(BatchNorm(widths[-1], affine=False))
     return nn.Sequential(*layers)
 
 
@@ -27,7 +36,7 @@ def predictor(dim: int, hidden: int) -> nn.Sequential:
     """IV-A-2: "a 2 FC layer equipped with BN operation"; a bottleneck D → hidden → D, BN inside, none at the output (SimSiam)."""
     return nn.Sequential(
         nn.Linear(dim, hidden, bias=False),
-        nn.BatchNorm1d(hidden),
+        BatchNorm(hidden),
         nn.ReLU(inplace=True),
         nn.Linear(hidden, dim),
     )

@@ -17,11 +17,13 @@ from userclue.data.batches import Batch, Source, places_before_items, sorted_bat
 from userclue.data.inputs import Histories, open_histories
 from userclue.data.splits import Instances
 from userclue.data.store import Sequences
-from userclue.data.vocabulary import FIRST_ITEM, UNK, Vocabulary
-from userclue.encoder import UserEncoder, load_tensors
+from userclue.data.vocabulary import UNK, Vocabulary
+from userclue.encoder import ENCODE_BATCH, UserEncoder, load_tensors
+from userclue.encoding import ENCODE_CHUNK
 from userclue.errors import ArtifactError, UsageError
 from userclue.item_losses import softmax_cross_entropy
-from userclue.metrics.ranking import top_k
+from userclue.metrics.blocks import InnerProducts
+from userclue.metrics.ranking import best_items
 from userclue.nn.adapters import adapted_parameters
 from userclue.train.journal import Row
 from userclue.train.step import Step
@@ -92,10 +94,11 @@ class FittedModel(nn.Module):
         return model
 
     @torch.inference_mode()
-    def logits(self, sequences: Sequences, batch_size: int = 256) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(positions int64 [b], logits float32 [b, K]) batch by batch, so that [all users, K] need never exist."""
+    def logits(self, sequences: Sequences) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(positions int64 [b], logits float32 [b, K]) batch by batch, at most 64 MB of them, so that [all users, K] need never exist."""
         device = next(self.parameters()).device
-        for batch in sorted_batches(sequences, batch_size, self.encoder.config.max_len):
+        size = max(1, min(ENCODE_BATCH, (1 << 24) // self.facts["outputs"]))
+        for batch in sorted_batches(sequences, size, self.encoder.config.max_len):
             yield batch.users.numpy(), self(batch.to(device)).float().cpu().numpy()
 
     def scores(self, sequences: Sequences) -> np.ndarray:
@@ -104,6 +107,19 @@ class FittedModel(nn.Module):
         for users, logits in self.logits(sequences):
             out[users] = logits
         return out
+
+    def inner_products(self, sequences: Sequences) -> InnerProducts:
+        """The same logits for ranking: vectors of `sequences` and rows of a linear head, to be multiplied a block at a time.
+
+        A history that several sequences share is encoded once.
+        """
+
+        def vectors(rows: np.ndarray) -> np.ndarray:
+            histories, which = sequences.take(rows).distinct()
+            return np.asarray(self.encoder.vectors(histories)[which])
+
+        weight, bias = (getattr(self.head, name).detach() for name in ("weight", "bias"))
+        return InnerProducts(vectors, weight, bias)
 
     def mean_loss(self, part: Instances) -> float:
         """Mean cross-entropy on a part, in nats; instances whose target is unknown to the model are left out."""
@@ -194,15 +210,14 @@ def recommend_items(
     items: list[list[Any]] = []
     kept: list[np.ndarray] = []
     with open_histories(histories, model.vocabulary, **columns) as opened:
-        for sequences, scores in chunked_logits(model, opened):
-            scores[:, :FIRST_ITEM] = -np.inf
-            if seen is not None:
-                flat, _ = sequences.gather()
-                scores[np.repeat(np.arange(len(sequences)), sequences.lengths), seen[flat]] = -np.inf
-            best = top_k(scores, k)
-            values = np.take_along_axis(scores, best, axis=1)
-            for row, value in zip(best, values, strict=True):
-                items.append(candidates.ids(row[np.isfinite(value)]).to_pylist())
+        for sequences, _ in opened.chunks(ENCODE_CHUNK):
+            flat, offsets = sequences.gather()
+            taken_out = None if seen is None else Sequences.from_offsets(seen[flat], offsets)
+            best, values = best_items(model.inner_products(sequences), len(sequences), k, taken_out)
+            left = np.isfinite(values)
+            ids = candidates.ids(best[left]).to_pylist()
+            ends = np.cumsum(np.count_nonzero(left, axis=1)).tolist()
+            items += [ids[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
             kept.append(values)
     return items, np.concatenate(kept) if kept else np.empty((0, k), dtype=np.float32)
 

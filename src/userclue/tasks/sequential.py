@@ -32,7 +32,7 @@ class TiedHead(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """[V, D]."""
+        """[V, D], the encoder's item embeddings."""
         return self._embedding[0].table()
 
     def forward(self, x: Tensor) -> Tensor:

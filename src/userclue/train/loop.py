@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from userclue.config import TrainSettings
 from userclue.data.batches import BatchStream
 from userclue.errors import Interrupted, UsageError
 from userclue.train.checkpoint import Checkpoints, Progress
+from userclue.train.feed import feed
 from userclue.train.interrupt import StopRequest, stop_on_signal
 from userclue.train.journal import Journal, Row
 from userclue.train.optim import build_optimizer, set_rate
@@ -90,7 +91,7 @@ class Training:
         self._started = self._logged_at = self._saved_at = time.perf_counter() - self.progress.seconds
         self._logged_at = self._saved_at = time.perf_counter()
         self.module.train()
-        with stop_on_signal() as request:
+        with stop_on_signal() as request, self._tf32():
             while not self._done():
                 self._epoch(request)
         self.progress.seconds = self._elapsed()
@@ -98,24 +99,27 @@ class Training:
 
     def _epoch(self, request: StopRequest) -> None:
         progress = self.progress
-        for batch in self.stream.epoch(progress.epoch, skip=progress.step_in_epoch):
-            share_done = self._share_done()
-            set_rate(self.optimizer, self.settings, share_done)
-            for part in self._followers:
-                part.follow(share_done)
-            generator = seeded_generator(self.device, self.settings.seed, progress.epoch, progress.step_in_epoch, 0)
-            with self._autocast():
-                step = self.module(batch.to(self.device), generator)
-            self._update(step)
-            progress.step += 1
-            progress.step_in_epoch += 1
-            self._users += len(batch)
-            done = self._done()
-            if progress.step % self.log_every == 0 or done or progress.step == 1:
-                self._log(step)
-            self._save_if_due(request)
-            if done:
-                break
+        made = self.stream.epoch(progress.epoch, skip=progress.step_in_epoch)
+        # Closed at once on an error, whose traceback would keep the feeding thread alive.
+        with closing(feed(made, self.device)) as batches:
+            for batch in batches:
+                share_done = self._share_done()
+                set_rate(self.optimizer, self.settings, share_done)
+                for part in self._followers:
+                    part.follow(share_done)
+                generator = seeded_generator(self.device, self.settings.seed, progress.epoch, progress.step_in_epoch, 0)
+                with self._autocast():
+                    step = self.module(batch, generator)
+                self._update(step)
+                progress.step += 1
+                progress.step_in_epoch += 1
+                self._users += len(batch)
+                done = self._done()
+                if progress.step % self.log_every == 0 or done or progress.step == 1:
+                    self._log(step)
+                self._save_if_due(request)
+                if done:
+                    break
         if progress.step_in_epoch >= self.stream.steps_per_epoch or self._done():
             if self.end_of_epoch is not None and self.end_of_epoch(progress.epoch, progress.step):
                 self._stopped = True
@@ -195,6 +199,17 @@ class Training:
         return time.perf_counter() - self._started
 
     def _autocast(self) -> AbstractContextManager[object]:
-        if self.settings.precision == "float32":
+        if self.settings.precision != "bfloat16":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    @contextmanager
+    def _tf32(self) -> Iterator[None]:
+        """With precision tf32, products of float32 matrices may be rounded to 11 bits first, where the GPU can."""
+        before = torch.get_float32_matmul_precision()
+        if self.settings.precision == "tf32":
+            torch.set_float32_matmul_precision("high")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)

@@ -17,7 +17,8 @@ def build_optimizer(module: nn.Module, settings: TrainSettings) -> torch.optim.O
     settings say, are updated by row; UsageError where they cannot be.
     """
     by_row = row_tables(module, settings)
-    constant = {id(parameter) for parameter in getattr(module, "constant_rate", ())}
+    # Without a schedule all rates are constant, and one group costs less than two.
+    constant = {id(parameter) for parameter in getattr(module, "constant_rate", ()) if settings.schedule != "constant"}
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     apart = constant | {id(parameter) for parameter in by_row}
     groups: list[dict[str, Any]] = [

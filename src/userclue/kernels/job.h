@@ -27,6 +27,8 @@ enum { ATTENTION, AFTER_ATTENTION, HIDDEN, AFTER_HIDDEN }; // the four places wh
 
 static inline uint64_t stream(const Job *g, int place) { return splitmix(g->seed + 0x9E3779B97F4A7C15ull * (uint64_t)(place + 1)); }
 
+static inline int64_t in_halves(int64_t n) { return (n + HALF - 1) / HALF * HALF; }
+
 // Two masks, 0 where dropped and keep_scale where kept, both all one where nothing is dropped
 typedef struct { vf first, second; } Masks;
 

@@ -50,7 +50,8 @@ static inline uint64_t splitmix(uint64_t z) {
 // A seed of its own for each row, by splitmix64; then one 32-bit hash a lane (the finaliser of MurmurHash3).
 static inline uint32_t row_seed(uint64_t seed, uint64_t row) { return (uint32_t)splitmix(seed + (row + 1) * 0x9E3779B97F4A7C15ull); }
 
-// 32 random bits a lane, two masks' worth, for the elements that `counter` and the lane number within what the hash stands for.
+// 32 random bits a lane, two masks' worth, for the elements that `counter` and the lane number within what the hash stands for. Nothing
+// here or where it is called depends on the width of a vector: every processor draws the same masks.
 static inline vu random_bits(uint32_t hash, uint32_t counter) {
     vu x = (*(const vu *)LANE + counter) * 0x9E3779B9u + hash;
     x ^= x >> 16;
@@ -63,6 +64,14 @@ static inline vu random_bits(uint32_t hash, uint32_t counter) {
 // 0 where dropped (of 2^16), `scale` where kept, by the lower or the upper half of the bits
 static inline vf lower(vu bits, uint32_t dropped, float scale) { return (vf)((vi)((bits & 0xFFFFu) >= dropped) & (vi)splat(scale)); }
 static inline vf upper(vu bits, uint32_t dropped, float scale) { return (vf)((vi)(bits >> 16 >= dropped) & (vi)splat(scale)); }
+
+#define HALF 16 // of a row's elements, the first HALF of each two share their bits with the second
+
+// The mask of elements e..e+W-1 of a row
+static inline vf mask_of(uint32_t hash, int64_t e, uint32_t dropped, float scale) {
+    const vu bits = random_bits(hash, (uint32_t)(e / (2 * HALF) * 2 * HALF + e % HALF));
+    return e / HALF % 2 ? upper(bits, dropped, scale) : lower(bits, dropped, scale);
+}
 
 // Halves against halves.
 typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));

@@ -1,7 +1,8 @@
 """The compiled kernels: built once on the machine they run on, loaded through ctypes, checked, and done without where they cannot be.
 
 Nothing is compiled at import; the first training or encoding on a CPU does it (about two seconds, kept in the user's cache folder).
-Without a C compiler, or with USERCLUE_KERNELS=off, the PyTorch forms in `transformer` and `dropout` do the same work.
+Without a C compiler, or with USERCLUE_KERNELS=off, PyTorch does the same work where they would be called: `nn.fused`, `nn.dropout`,
+`train.rows`.
 """
 
 import ctypes
@@ -26,6 +27,7 @@ SIGNATURES = {
     "userclue_block_backward": (_POINTER,),
     "userclue_embed_forward": (_POINTER,),
     "userclue_embed_backward": (_POINTER,),
+    "userclue_lazy_adam": (_POINTER,),
     "userclue_dropout": (_POINTER, _POINTER, _LONG, ctypes.c_uint32, _FLOAT, ctypes.c_uint64, _INT),
 }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from userclue.nn import native
+from userclue import native
 
 
 @pytest.fixture

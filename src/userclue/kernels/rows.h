@@ -57,15 +57,15 @@ static void drop(const Job *g, int place, int64_t first, const float *x, const f
     const uint64_t seed = stream(g, place);
     for (int64_t i = 0; i < rows * D; i += D) {
         const uint32_t hash = row_seed(seed, (uint64_t)(first + i / D));
-        for (int64_t d = i; d < i + D; d += 2 * W) {
+        for (int64_t d = i; d < i + D; d += (d - i) % HALF + W == HALF ? W + HALF : W) {
             const Masks left = masks(g, hash, d - i);
             vf y = load(x + d) * left.first;
             if (add) y += load(add + d);
             store(out + d, y);
-            if (d + W == i + D) break;
-            y = load(x + d + W) * left.second;
-            if (add) y += load(add + d + W);
-            store(out + d + W, y);
+            if (d + HALF >= i + D) continue;
+            y = load(x + d + HALF) * left.second;
+            if (add) y += load(add + d + HALF);
+            store(out + d + HALF, y);
         }
     }
 }

@@ -38,7 +38,7 @@ static void as_lanes(const float *x, int64_t ld, int64_t L, int64_t E, int64_t L
 }
 
 // s [keys, queries] = e^(scale * s - the query's largest), masked. The largest and one over the sum before masking, a query: top, inverse.
-static void softmax(const Job *g, uint32_t hash, int64_t Lp, int64_t i0, int64_t keys, int64_t lane, float scale, float *s, float *top_,
+static void softmax(const Job *g, uint32_t hash, int64_t row, int64_t i0, int64_t keys, int64_t lane, float scale, float *s, float *top_,
                     float *inverse_) {
     const vi query = lanes_from(i0 + lane);
     vf top = splat(-INFINITY), total = {0};
@@ -53,7 +53,7 @@ static void softmax(const Job *g, uint32_t hash, int64_t Lp, int64_t i0, int64_t
     }
     top *= scale;
     for (int64_t j = 0; j < keys; j += 2) {
-        const Masks left = masks(g, hash, j * Lp + i0 + lane);
+        const Masks left = masks(g, hash, j * row + i0 + lane);
         float *at = s + j * QUERIES + lane;
         const vf e = exp_(load(at) * scale - top);
         store(at, e * left.first);
@@ -85,7 +85,7 @@ static void attend(const Job *g, const float *qkv, int64_t L, int64_t first, flo
             const int64_t rows = L - i0 < QUERIES ? L - i0 : QUERIES, keys = g->causal ? i0 + rows : L;
             float top[QUERIES], inverse[QUERIES];
             matmul(keys, padded(rows), E, qkv + D + h * E, ld, qt + i0, Lp, s, QUERIES, SET, 0);
-            for (int64_t lane = 0; lane < rows; lane += W) softmax(g, hash, Lp, i0, keys, lane, scale, s, top, inverse);
+            for (int64_t lane = 0; lane < rows; lane += W) softmax(g, hash, in_halves(L), i0, keys, lane, scale, s, top, inverse);
             if (kept) {
                 memcpy(kept + h * L + i0, top, (size_t)rows * sizeof(float));
                 memcpy(kept + (g->H + h) * L + i0, inverse, (size_t)rows * sizeof(float));
@@ -100,12 +100,12 @@ static void attend(const Job *g, const float *qkv, int64_t L, int64_t first, flo
 
 // From scores and gradients of the weights, both [keys, queries]: the masked weights, and the gradients of the scores.
 // delta: the weights' gradients, weighted by them and summed, which is the product of a query's result with its gradient.
-static void softmax_back(const Job *g, uint32_t hash, int64_t Lp, int64_t i0, int64_t keys, int64_t lane, float scale, const float *top_,
+static void softmax_back(const Job *g, uint32_t hash, int64_t row, int64_t i0, int64_t keys, int64_t lane, float scale, const float *top_,
                          const float *inverse_, const float *delta_, float *s, float *ds) {
     const vf top = load(top_ + lane), inverse = load(inverse_ + lane), delta = load(delta_ + lane);
     const vi query = lanes_from(i0 + lane);
     for (int64_t j = 0; j < keys; j += 2) {
-        const Masks left = masks(g, hash, j * Lp + i0 + lane);
+        const Masks left = masks(g, hash, j * row + i0 + lane);
         for (int64_t k = j; k < keys && k < j + 2; k++) {
             float *at = s + k * QUERIES + lane, *d = ds + k * QUERIES + lane;
             const vf kept = k == j ? left.first : left.second;
@@ -151,7 +151,7 @@ static void attend_back(const Job *g, const float *qkv, int64_t L, int64_t first
             matmul(keys, wide, E, qkv + D + h * E, ld, qt + i0, Lp, s, QUERIES, SET, 0);
             matmul(keys, wide, E, qkv + 2 * D + h * E, ld, dt + i0, Lp, ds, QUERIES, SET, 0);
             for (int64_t lane = 0; lane < rows; lane += W)
-                softmax_back(g, hash, Lp, i0, keys, lane, scale, top, inverse, delta, s, ds);
+                softmax_back(g, hash, in_halves(L), i0, keys, lane, scale, top, inverse, delta, s, ds);
             matmul_t(rows, Ep, keys, ds, QUERIES, k, ldk, dq + i0 * ldd, ldd, SET);
             // The first queries meet every key, unless they are causal: then keys that come later are met first by their own block.
             const int64_t met = i0 == 0 ? 0 : g->causal ? i0 : L;

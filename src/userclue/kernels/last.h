@@ -70,7 +70,7 @@ static void attend_last(const Job *g, Chunk chunk, const float *h, const float *
             for (int64_t j = 0; j < L; j++) {
                 const vf e = load(p + j * Hp + lane) * inverse;
                 store(p + j * Hp + lane, e);
-                const vf y = e * masks(g, hash, j * Hp + lane).first;
+                const vf y = e * masks(g, hash, j * in_halves(H) + lane).first;
                 store(w.scores + j * Hp + lane, y);
                 kept += y;
             }
@@ -117,7 +117,7 @@ static void attend_last_back(const Job *g, Chunk chunk, const float *h, const fl
             vf delta = {0}, kept = {0};
             for (int64_t j = 0; j < L; j++) {
                 const vf x = load(p + j * Hp + lane);
-                const vf left = masks(g, hash, j * Hp + lane).first, d = load(w.d_scores + j * Hp + lane) * left;
+                const vf left = masks(g, hash, j * in_halves(H) + lane).first, d = load(w.d_scores + j * Hp + lane) * left;
                 delta += d * x;
                 kept += x * left;
                 store(w.d_scores + j * Hp + lane, d);

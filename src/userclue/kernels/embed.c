@@ -2,6 +2,8 @@
 
 #include "vector.h"
 
+#define AHEAD 8 // rows of a table too large for any cache, fetched before they are needed
+
 typedef struct {
     int64_t N, D;
     uint32_t dropped; // of 2^16
@@ -13,10 +15,8 @@ typedef struct {
     float *x;                        // [N, D], the result, or its gradient
 } Embedding;
 
-static inline vf kept(const Embedding *g, int64_t n, int64_t d, int second) {
-    if (!g->dropped) return splat(1.0f);
-    const vu bits = random_bits(row_seed(g->seed, (uint64_t)n), (uint32_t)d);
-    return second ? upper(bits, g->dropped, g->keep_scale) : lower(bits, g->dropped, g->keep_scale);
+static inline vf kept(const Embedding *g, int64_t n, int64_t d) {
+    return g->dropped ? mask_of(row_seed(g->seed, (uint64_t)n), d, g->dropped, g->keep_scale) : splat(1.0f);
 }
 
 // x = mask * (items[rows] + places[positions])
@@ -25,8 +25,10 @@ void userclue_embed_forward(const Embedding *g) {
 #pragma omp parallel for schedule(static) num_threads(g->threads) if (g->threads > 1 && g->N > 256)
     for (int64_t n = 0; n < g->N; n++) {
         const float *item = g->items + g->rows[n] * D, *place = g->places + g->positions[n] * D;
+        if (n + AHEAD < g->N)
+            for (int64_t d = 0; d < D; d += 16) __builtin_prefetch(g->items + g->rows[n + AHEAD] * D + d);
         for (int64_t d = 0; d < D; d += W)
-            store(g->x + n * D + d, (load(item + d) + load(place + d)) * kept(g, n, d / (2 * W) * 2 * W, d / W % 2));
+            store(g->x + n * D + d, (load(item + d) + load(place + d)) * kept(g, n, d));
     }
 }
 
@@ -38,7 +40,7 @@ void userclue_embed_backward(const Embedding *g) {
         for (int64_t n = 0; n < g->N; n++) {
             float *item = g->items + g->rows[n] * D, *place = g->places + g->positions[n] * D;
             for (int64_t d = pair * 2 * W; d < D && d < (pair + 1) * 2 * W; d += W) {
-                const vf y = load(g->x + n * D + d) * kept(g, n, pair * 2 * W, d / W % 2);
+                const vf y = load(g->x + n * D + d) * kept(g, n, d);
                 store(item + d, load(item + d) + y);
                 store(place + d, load(place + d) + y);
             }

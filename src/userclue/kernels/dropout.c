@@ -7,14 +7,11 @@
 static void mask_block(const float *x, float *out, int64_t n, uint32_t dropped, float keep_scale, uint64_t seed, int64_t block) {
     const int64_t start = block * BLOCK, end = n - start < BLOCK ? n - start : BLOCK;
     const uint32_t hash = row_seed(seed, (uint64_t)block);
-    for (int64_t j = 0; j < end; j += 2 * W) {
-        const vu bits = random_bits(hash, (uint32_t)j);
-        const vf kept[2] = {lower(bits, dropped, keep_scale), upper(bits, dropped, keep_scale)};
-        if (j + 2 * W <= end) {
-            store(out + start + j, load(x + start + j) * kept[0]);
-            store(out + start + j + W, load(x + start + j + W) * kept[1]);
-        } else
-            for (int64_t i = j; i < end; i++) out[start + i] = x[start + i] * kept[(i - j) / W][(i - j) % W];
+    for (int64_t j = 0; j < end; j += W) {
+        const vf kept = mask_of(hash, j, dropped, keep_scale);
+        if (j + W <= end) store(out + start + j, load(x + start + j) * kept);
+        else
+            for (int64_t i = j; i < end; i++) out[start + i] = x[start + i] * kept[i - j];
     }
 }
 

@@ -1,0 +1,91 @@
+"""Do the fast paths learn as the plain ones do? The same training with and without them, over seeds; one JSON line a run.
+
+python experiments/fast_paths.py kernels DATASET --out kernels.jsonl          # CLUE's learning curve, compiled and PyTorch alone
+python experiments/fast_paths.py rows DATASET --out rows.jsonl                # item table updated whole, and by row: next item
+python experiments/fast_paths.py summary kernels.jsonl rows.jsonl
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from userclue.data.store import Dataset
+from userclue.jobs.finetune import finetune
+from userclue.jobs.pretrain import pretrain
+
+LEFT_PLATEAU = -0.5  # CLUE's loss stays near 0 for some hundred to some thousand steps, and then falls to −0.9 within a few epochs
+
+
+def kernels(data: Dataset, seed: int, form: str, steps: int) -> dict[str, Any]:
+    os.environ["USERCLUE_KERNELS"] = form
+    encoder = pretrain(data, steps=steps, seed=seed, log_every=25)
+    left = next((row["step"] for row in encoder.rows if row["loss"] < LEFT_PLATEAU), None)
+    last = encoder.rows[-1]
+    return {"left_plateau": left, "loss": last["loss"], "effective_rank": last["effective_rank"], "std_sqrt_d": last["std_sqrt_d"]}
+
+
+def rows(data: Dataset, seed: int, form: str, steps: int) -> dict[str, Any]:
+    # An item table larger than a batch by far, and a head of its own: each step then touches few of the table's rows.
+    start = pretrain(data, steps=1, seed=seed)
+    model = finetune(
+        start, data, task="sequential", mode="scratch", item_updates=form, steps=steps, dropout=0.2, seed=seed, baselines=False
+    )
+    return {name: one["value"] for name, one in model.facts["metrics"].items()}
+
+
+FORMS = {"kernels": (kernels, ("on", "off")), "rows": (rows, ("dense", "lazy-adam", "rowwise-adagrad"))}
+
+
+def summary(paths: list[Path]) -> None:
+    found = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+    for key in dict.fromkeys((row["what"], row["data"], row["form"]) for row in found):
+        mine = [row for row in found if (row["what"], row["data"], row["form"]) == key]
+        said = []
+        for name in mine[0]["result"]:
+            values = [row["result"][name] for row in mine]
+            numbers = [value for value in values if value is not None]
+            spread = f" ± {stdev(numbers):.4f}" if len(numbers) > 1 else ""
+            said.append(f"{name} {mean(numbers):.4f}{spread} of {len(numbers)}" if numbers else f"{name} never")
+        print(*key, f"({len(mine)} seeds):", "; ".join(said))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=[*FORMS, "summary"])
+    parser.add_argument("paths", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=3000)
+    chosen = parser.parse_args()
+    if chosen.what == "summary":
+        summary(chosen.paths)
+        return
+    if chosen.out is None:
+        parser.error("--out FILE: where the rows go")
+    run, forms = FORMS[chosen.what]
+    data = Dataset.open(chosen.paths[0])
+    with chosen.out.open("a", encoding="utf-8") as file:
+        for seed in range(chosen.seeds):
+            for form in forms:
+                began = time.perf_counter()
+                result = run(data, seed, form, chosen.steps)
+                row = {
+                    "what": chosen.what,
+                    "data": chosen.paths[0].name,
+                    "form": form,
+                    "seed": seed,
+                    "steps": chosen.steps,
+                    "result": result,
+                }
+                file.write(json.dumps({**row, "seconds": round(time.perf_counter() - began, 1)}) + "\n")
+                file.flush()
+                print(json.dumps(row), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
