@@ -99,7 +99,7 @@ def run_case(case: Case, pythons: dict[str, Path], threads: int, repetitions: in
     key = {"measurement": case.measurement, "case": case.label, "unit": case.unit, "x": case.x, "threads": threads}
     if case.config.get("device", "cpu") != "cpu":
         key["device"] = case.config["device"]
-    key |= {name: case.config[name] for name in ("dim", "blocks", "max_len", "batch")}
+    key |= {name: case.config[name] for name in ("dim", "blocks", "heads", "max_len", "batch")}
     systems = [system for system in case.systems if system.environment in pythons]
 
     def start(system: System) -> Worker:

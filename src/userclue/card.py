@@ -36,11 +36,10 @@ def model_card(config: Mapping[str, Any], items: int, last_row: Mapping[str, Any
     """Markdown for README.md; `fitted` adds task, split and metrics."""
     purpose = "A user encoder, pre-trained without labels."
     if fitted is not None:
-        metrics = ", ".join(f"{name} {m['value']:.4f} [{m['low']:.4f}, {m['high']:.4f}]" for name, m in fitted["metrics"].items())
-        purpose = (
-            f"A model fitted to **{fitted['task']}** ({fitted['mode']}, split {fitted['split']['name']}). On the test part: {metrics}.\n\n"
-        )
-        purpose += "\n".join(f"- {sentence}" for sentence in fitted["verdict"])
+        metrics = ", ".join(f"{name} {m['value']:.4f} [{m['low']:.4f}, {m['high']:.4f}]" for name, m in fitted.get("metrics", {}).items())
+        purpose = f"A model fitted to **{fitted['task']}** ({fitted['mode']}, split {fitted['split']['name']}). On the test part: "
+        purpose += f"{metrics or 'not scored'}.\n\n"
+        purpose += "\n".join(f"- {sentence}" for sentence in fitted.get("verdict", []))
     return _TEMPLATE.format(
         what="model" if fitted is None else f"{fitted['task']} model",
         purpose=purpose,

@@ -37,7 +37,10 @@ class Settings(BaseModel):
 
 
 class EncoderConfig(Settings):
-    """Shape of the encoder (paper IV-A): width D, number of blocks and heads, items kept, dropout probability."""
+    """Shape of the encoder (paper IV-A): width D, number of blocks and heads, items kept, dropout probability.
+
+    readout: the user's vector is the state at UR (the paper's), or at the last item, and UR is not read at all (SASRec's).
+    """
 
     backbone: str = "transformer"
     dim: int = Field(64, ge=1, le=65_536)
@@ -53,6 +56,7 @@ class EncoderConfig(Settings):
     attributes: tuple[str, ...] = ()
     attribute_mix: Literal["sum", "gate"] = "sum"
     attribute_separator: str = "|"
+    readout: Literal["ur", "item"] = "ur"
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
@@ -249,13 +253,24 @@ class FinetuneSettings(TrainSettings):
     positions: Literal["last", "all"] = Field(
         "last", description="sequential: learn from the item after the history, or from every item in it too (causal encoders)"
     )
+    item_loss: Literal["full", "bce"] = Field(
+        "full", description="sequential: softmax over all items, or (with positions=all) against one other item (SASRec's own)"
+    )
     max_targets: int = Field(3, ge=1, description="cold-start: targets of a user that become instances (paper V-A-1: g)")
     before_target: bool = Field(True, description="cold-start: where both logs have times, read only events before the target")
     with_scratch: bool = Field(False, description="fit the same network from a random start too, to see what pre-training is worth")
-    dropout: float | None = Field(None, ge=0, lt=1, description="in fine-tuning; the model's own if not given")
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="in fine-tuning; the model's own (trained baselines: their papers') if not given"
+    )
     causal: bool | None = Field(
         None, description="read a model pre-trained in both directions from the past alone, as S3-Rec does; the model's own if not given"
     )
+
+    @model_validator(mode="after")
+    def _one_other_item_needs_all_positions(self) -> Self:
+        if self.item_loss == "bce" and self.positions != "all":
+            raise ValueError("item_loss=bce learns from every position of the history; add positions=all")
+        return self
 
 
 class EmbedSettings(Settings):

@@ -13,14 +13,15 @@ from userclue.artifact import Artifact, write_artifact
 from userclue.card import model_card
 from userclue.config import EncoderConfig
 from userclue.data.attributes import grown_with
-from userclue.data.batches import Batch, sorted_batches
+from userclue.data.batches import Batch, sorted_batches, without_ur
 from userclue.data.inputs import open_histories
 from userclue.data.store import Sequences
 from userclue.data.vocabulary import FIRST_ITEM, UNK, Vocabulary
 from userclue.encoding import bounds, encoding_workers, worker_count
 from userclue.errors import ArtifactError, DataError, UsageError
 from userclue.nn.attributes import ItemAttributes
-from userclue.nn.backbones import build_backbone, settled
+from userclue.nn.backbones import BAGS, build_backbone, settled
+from userclue.nn.bags import BagEmbedding
 from userclue.nn.embedding import SequenceEmbedding
 from userclue.nn.layout import Layout
 from userclue.train.journal import Row
@@ -35,8 +36,12 @@ class UserEncoder(nn.Module):
     def __init__(self, config: EncoderConfig, vocabulary: Vocabulary) -> None:
         super().__init__()
         self.config, self.vocabulary = settled(config), vocabulary
-        attributes = ItemAttributes(config, vocabulary) if config.attributes else None
-        self.embedding = SequenceEmbedding(len(vocabulary), config.max_len, config.dim, attributes)
+        self.embedding: SequenceEmbedding | BagEmbedding
+        if config.backbone in BAGS:
+            self.embedding = BagEmbedding(len(vocabulary), config.dim)
+        else:
+            attributes = ItemAttributes(config, vocabulary) if config.attributes else None
+            self.embedding = SequenceEmbedding(len(vocabulary), config.max_len, config.dim, attributes)
         self.backbone = build_backbone(self.config)
         self.facts: dict[str, Any] = {}
         self.rows: list[Row] = []
@@ -79,16 +84,18 @@ class UserEncoder(nn.Module):
                 mine, theirs = (",".join(names) or "none" for names in (mine, theirs))
             if mine != theirs:
                 raise UsageError(f"cannot start from that model: its {name} is {theirs}, here it is {mine}; set {name} to {theirs}")
+        own, given = self.embedding, other.embedding
+        assert isinstance(own, SequenceEmbedding)  # a bag is never pre-trained
+        assert isinstance(given, SequenceEmbedding)
         rows = other.vocabulary.indices(self.vocabulary.table["item_id"])
         known = np.flatnonzero(rows != UNK)
         with torch.no_grad():
-            table = self.embedding.items.weight
-            source = other.embedding.items.weight
+            table, source = own.items.weight, given.items.weight
             table[:FIRST_ITEM] = source[:FIRST_ITEM]
             table[known + FIRST_ITEM] = source[rows[known].astype(np.int64)]
-            self.embedding.positions.load_state_dict(other.embedding.positions.state_dict())
-        if self.embedding.attributes is not None and other.embedding.attributes is not None:
-            self.embedding.attributes.take(other.embedding.attributes)
+            own.positions.load_state_dict(given.positions.state_dict())
+        if own.attributes is not None and given.attributes is not None:
+            own.attributes.take(given.attributes)
         self.backbone.load_state_dict(other.backbone.state_dict())
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
@@ -98,14 +105,20 @@ class UserEncoder(nn.Module):
         return out
 
     def states(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
-        """States of all tokens, [N, D]."""
+        """States of all tokens, [N, D]; where the last item is read out, of all tokens but the UR of each sequence, [N - B, D]."""
         x, layout = self._embed(batch, generator)
         out: Tensor = self.backbone.states(x, layout, generator)
         return out
 
     def _embed(self, batch: Batch, generator: torch.Generator | None) -> tuple[Tensor, Layout]:
+        if self.config.readout == "item":
+            batch = without_ur(batch)
         layout = Layout.of(batch)
-        return self.embedding(batch.tokens, layout.from_end, self.config.dropout, generator), layout
+        if isinstance(self.embedding, BagEmbedding):
+            x: Tensor = self.embedding(batch)
+        else:
+            x = self.embedding(batch.tokens, layout.from_end, self.config.dropout, generator)
+        return x, layout
 
     @property
     def device(self) -> torch.device:
@@ -153,6 +166,8 @@ class UserEncoder(nn.Module):
         grown = grown_with(self.vocabulary, items, item_col)
         encoder = self._undrawn(self.config, grown)
         own, source = encoder.embedding, self.embedding
+        assert isinstance(own, SequenceEmbedding)
+        assert isinstance(source, SequenceEmbedding)
         with torch.no_grad():
             own.items.weight[: len(self.vocabulary)] = source.items.weight
             own.items.weight[len(self.vocabulary) :] = source.items.weight[UNK]

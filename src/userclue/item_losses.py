@@ -110,3 +110,9 @@ def binary_cross_entropy(states: Tensor, target_rows: Tensor, negative_rows: Ten
     positive, negative = (states * target_rows).sum(1), (states * negative_rows).sum(1)
     accuracy = (positive > negative).detach().to(states.dtype).mean()
     return (softplus(-positive) + softplus(negative)).mean(), accuracy
+
+
+def other_rows(targets: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
+    """For each target in 0…n-1 another row, drawn uniformly; the target itself where n is 1. int64, as `targets`."""
+    shift = torch.randint(1, max(n - 1, 1) + 1, targets.shape, generator=generator, device=targets.device)
+    return (targets + shift) % n

@@ -83,9 +83,10 @@ def test_s3rec_is_fitted_from_the_past_alone(described: Dataset, small: dict[str
     assert encoder.config.attributes == ()
     with pytest.raises(UsageError, match=r"positions=all .* fit it with --causal"):
         finetune(encoder, described, task="sequential", positions="all", epochs=1, baselines=False)
-    settings = {"task": "sequential", "head": "tied", "positions": "all", "causal": True, "baselines": False}
+    settings = {"task": "sequential", "head": "tied", "positions": "all", "causal": True, "baselines": False, "with_scratch": True}
     fitted = finetune(encoder, described, tmp_path / "fitted", lr=1e-30, epochs=1, **settings)
     assert fitted.encoder.config.causal
+    assert fitted.facts["trained_baselines"]["clue_zero"]["encoder"]["causal"]  # the same network from a random start
     for (name, before), after in zip(encoder.state_dict().items(), fitted.encoder.state_dict().values(), strict=True):
         np.testing.assert_allclose(after, before, atol=1e-6, err_msg=name)
     assert load_fitted(tmp_path / "fitted").encoder.config.causal

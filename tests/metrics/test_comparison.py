@@ -55,7 +55,7 @@ def test_a_model_that_wins_against_all_says_so() -> None:
         model_name="clue",
     )
     assert found.verdict[0].startswith("Highest mrr@10: clue, 0.")
-    assert found.verdict[1].startswith("clue wins against every plain baseline: even over the nearest, markov, the difference +0.0")
+    assert found.verdict[1].startswith("clue wins against every baseline: even over the nearest, markov, the difference +0.0")
     assert len(found.verdict) == 2
     gap = found.differences["markov"]["recall@10"]
     assert gap.value == pytest.approx(found.metrics["clue"]["recall@10"].value - found.metrics["markov"]["recall@10"].value)

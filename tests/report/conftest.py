@@ -98,7 +98,7 @@ SEQUENTIAL: dict[str, Any] = {
     },
     "verdict": [
         "Best by mrr@10: clue, 0.1012 [0.0941, 0.1083] on 2,349 users.",
-        "clue wins against every plain baseline: even over the nearest, markov, the difference +0.0136 [+0.0081, +0.0191] "
+        "clue wins against every baseline: even over the nearest, markov, the difference +0.0136 [+0.0081, +0.0191] "
         "(clue minus markov) is clear of zero.",
     ],
     "conditions": "Last item held out, the one before for validation. Candidates: all 1,708 items. Each user counts once.",

@@ -17,7 +17,7 @@ COMMANDS = {
     "audit": ("userclue.cli.data", "audit_command", "Look at a log: what is there, what is odd, what `prepare` would drop."),
     "prepare": ("userclue.cli.data", "prepare_command", "Turn an event log into a dataset: checked, ordered, numbered, memory-mapped."),
     "pretrain": ("userclue.cli.training", "pretrain_command", "Learn a user encoder from a dataset, without labels."),
-    "finetune": ("userclue.cli.transfer", "finetune_command", "Fit a model to a task and compare it with the plain baselines."),
+    "finetune": ("userclue.cli.transfer", "finetune_command", "Fit a model to a task and compare it with baselines."),
     "evaluate": ("userclue.cli.transfer", "evaluate_command", "Score a fitted model on its test users, new labels or new data."),
     "embed": ("userclue.cli.vectors", "embed_command", "Write a vector for every user of a log, seen in training or not."),
     "report": ("userclue.cli.report", "report_command", "Make one self-contained HTML page of one or more runs."),
@@ -68,7 +68,7 @@ def main() -> None:
     """Entry point. Exit codes: 0 done, 1 a defect of ours, 2 usage, 3 data, 4 dataset or artifact, 5 interrupted."""
     wanted = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
     try:
-        build_app(wanted)(prog_name="userclue")
+        build_app(wanted)(_valued(sys.argv[1:]) if wanted == "finetune" else sys.argv[1:], prog_name="userclue")
     except UserclueError as error:
         _end(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -87,6 +87,13 @@ def main() -> None:
         if os.environ.get("USERCLUE_DEBUG"):
             raise
         _end(f"{type(error).__name__}: {error}; this is a defect of userclue, please report it (USERCLUE_DEBUG=1 shows where)", 1)
+
+
+def _valued(words: list[str]) -> list[str]:
+    """`--baselines` without a value, and `--no-baselines`, in full: Typer knows no option whose value may be left out."""
+    full = {"--baselines": "--baselines=plain", "--no-baselines": "--baselines=none"}
+    last = [after.startswith("-") for after in [*words[1:], "-"]]
+    return [full[word] if word in full and (bare or word != "--baselines") else word for word, bare in zip(words, last, strict=True)]
 
 
 def _end(message: str, code: int) -> None:

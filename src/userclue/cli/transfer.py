@@ -22,7 +22,16 @@ Labels = Annotated[
 Split = Annotated[
     str | None, typer.Option("--split", help="80/5/15 (profiling); user or instance (cold-start); leave-one-out or time (sequential).")
 ]
-Baselines = Annotated[bool, typer.Option("--baselines/--no-baselines", help="Compare with the plain baselines.")]
+Baselines = Annotated[
+    str,
+    typer.Option(
+        "--baselines",
+        metavar="NAMES",
+        help="Compare with these, joined by commas: plain (those that need no network; nothing said means them), trained ones by name "
+        "(clue_zero, peterrec, peterrec_adapter, nfm, deepfm; sequential: sasrec, sasrec_bce, gru4rec, caser), all, or none.",
+    ),
+]
+PlainBaselines = Annotated[bool, typer.Option("--baselines/--no-baselines", help="Compare with the plain baselines.")]
 PartName = Annotated[str, typer.Option("--part", help="Part of the split to score: test or valid.")]
 
 
@@ -36,12 +45,12 @@ def finetune_command(
     values: dict[str, Any],
     labels: Labels = None,
     split: Split = None,
-    baselines: Baselines = True,
+    baselines: Baselines = "plain",
     overwrite: Overwrite = False,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Fit a model to a task and compare it with the plain baselines.
+    """Fit a model to a task and compare it with baselines.
 
     Example: userclue finetune models/shop data/shop --task profiling --labels labels.csv -o fitted/age
     """
@@ -72,7 +81,7 @@ def evaluate_command(
     *,
     labels: Labels = None,
     part: PartName = "test",
-    baselines: Baselines = True,
+    baselines: PlainBaselines = True,
     seed: UnusedSeed = 0,
     threads: Threads = None,
     json: Json = False,
@@ -96,7 +105,16 @@ def _fill(report: Report, facts: dict[str, Any]) -> None:
     report.warnings += facts.get("warnings", [])
     sizes = {key: facts["split"][key] for key in ("train", "valid", "test") if key in facts["split"]}
     names = ("task", "mode", "label", "users", "primary", "system", "metrics", "baselines", "differences", "undefined", "unseen", "verdict")
-    more = ("instances", "by_user", "target_items", "untrained_items", "untrained_test_targets", "trained_parameters", "total_parameters")
+    more = (
+        "instances",
+        "by_user",
+        "target_items",
+        "untrained_items",
+        "untrained_test_targets",
+        "trained_parameters",
+        "total_parameters",
+        "trained_baselines",
+    )
     report.fields = {name: facts[name] for name in names + more if name in facts}
     report.fields |= {"split": facts["split"]["name"], "split_sizes": sizes, "conditions": facts["conditions"]}
     show_comparison(report, facts)

@@ -59,6 +59,14 @@ def concatenate(first: Batch, second: Batch) -> Batch:
     )
 
 
+def without_ur(batch: Batch) -> Batch:
+    """The same sequences without the UR that closes each: tokens [N - B], the last item of each sequence last."""
+    ends = torch.zeros(len(batch.tokens), dtype=torch.bool, device=batch.tokens.device)
+    ends[batch.offsets[1:] - 1] = True
+    rows = torch.arange(len(batch.offsets), device=batch.offsets.device)
+    return replace(batch, tokens=batch.tokens[~ends], offsets=batch.offsets - rows, longest=batch.longest - 1)
+
+
 def places_before_items(tokens: Tensor) -> Tensor:
     """Places int64 [M] of the packed tokens [N] that a real item of the same sequence follows: where the next item can be learned."""
     return torch.nonzero((tokens[1:] >= FIRST_ITEM) & (tokens[:-1] != UR))[:, 0]

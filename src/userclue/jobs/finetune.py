@@ -1,6 +1,5 @@
 """The job `finetune`: a pre-trained encoder and a labelled task in, a fitted model and an honest comparison out."""
 
-import copy
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,11 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
 
 from userclue.artifact import environment
+from userclue.baselines.registry import chosen_baselines
 from userclue.config import FINETUNE_PRESETS, FinetuneSettings, preset_values
-from userclue.data.batches import BatchStream
 from userclue.data.inputs import of_dataset
 from userclue.data.labels import read_labels
 from userclue.data.store import Dataset
@@ -22,21 +20,22 @@ from userclue.data.times import parse_instant
 from userclue.encoder import UserEncoder
 from userclue.errors import DataError, UsageError
 from userclue.files import refuse_existing
+from userclue.jobs.rivals import account, fit_rivals, terms
 from userclue.jobs.scoring import score_cold_start, score_profiling, score_sequential
 from userclue.metrics.projection import project
-from userclue.tasks.base import FittedModel, Task, Training
+from userclue.tasks.base import FittedModel, Task
 from userclue.tasks.cold_start import ColdStart, ColdStartModel
+from userclue.tasks.fitting import fit_model, unfitted
 from userclue.tasks.profiling import Profiling, ProfilingModel
-from userclue.tasks.registry import MODELS, TASKS
+from userclue.tasks.registry import TASKS
 from userclue.tasks.sequential import Sequential
-from userclue.train.journal import UNWATCHED, Journal, Watch
-from userclue.train.loop import Training as Run
-from userclue.train.loop import device_of, seeded_generator
+from userclue.train.journal import UNWATCHED, Watch
+from userclue.train.loop import seeded_generator
 
 DEFAULT_EPOCHS = 20
 DEFAULT_SPLIT = {"profiling": "80/5/15", "cold-start": "user", "sequential": "leave-one-out"}
 SYSTEM = {"finetune": "clue", "probe": "clue_frozen", "adapter": "clue_adapter", "scratch": "clue_zero"}
-HEAD, BATCHES, MAP_USERS = 3, 4, 2000
+HEAD, MAP_USERS = 3, 2000
 
 
 def finetune(
@@ -48,32 +47,36 @@ def finetune(
     labels: Any = None,
     split: str | None = None,
     preset: str = "paper",
-    baselines: bool = True,
+    baselines: bool | str = True,
     overwrite: bool = False,
     watch: Watch = UNWATCHED,
     **settings: Any,
 ) -> FittedModel:
-    """Fit `encoder` to a task on `data`, compare it with the plain baselines on the test part and, with `out`, write it there.
+    """Fit `encoder` to a task on `data`, compare it with baselines on the test part and, with `out`, write it there.
 
     task: `profiling` (needs `labels`: a file or frame with user_id and label), `cold-start` (`labels` with user_id, item_id of another
     domain and perhaps timestamp) or `sequential`. `settings` are the fields of FinetuneSettings (mode, epochs, lr, batch_size,
-    patience, train_fraction, seed, ...). The result's `facts` hold metrics, baselines and verdict, as task.json does. Raises
-    UsageError, DataError (labels fit no user or one class only; no user long enough for the split) and ArtifactError.
+    patience, train_fraction, seed, ...). `baselines`: True or `plain`, False or `none`, `all`, or names of trained ones (sasrec, nfm,
+    peterrec, ...) joined by commas, `plain` perhaps among them; trained ones have the fit's own budget. The result's `facts` hold
+    metrics, baselines and verdict, as task.json does. Raises UsageError, DataError (labels fit no user or one class only; no user long
+    enough for the split) and ArtifactError.
     """
     begin = time.perf_counter()
     chosen = finetune_settings(preset, **settings)
+    plain, named = chosen_baselines(baselines, task)
     if out is not None:
         refuse_existing(Path(out), overwrite)
     encoder = encoder if isinstance(encoder, UserEncoder) else UserEncoder.from_pretrained(encoder)
     dataset = data if isinstance(data, Dataset) else Dataset.open(data)
     job = build_task(task, dataset, encoder, labels, split, chosen)
     model, tables = _model(encoder, job, chosen, dataset)
-    _fit(model, job, chosen, watch)
-    rivals = _rivals(encoder, job, chosen, dataset, watch)
-    report, predictions = score(model, job, "test", dataset, baselines, rivals)
+    fit_model(model, job, chosen, watch)
+    rivals = fit_rivals(_trained(named, chosen), encoder, job, chosen, dataset, watch)
+    report, predictions = score(model, job, "test", dataset, plain, rivals)
     model.facts.update(
         report,
-        conditions=job.conditions,
+        conditions=job.conditions + terms(rivals, chosen),
+        trained_baselines=account(rivals),
         seconds=round(time.perf_counter() - begin, 2),
         warnings=leak_warnings(model.encoder, dataset, job),
         data={"path": dataset.path.name, "fingerprint": dataset.manifest["files"]["items.npy"]["sha256"]},
@@ -203,24 +206,17 @@ def _model(encoder: UserEncoder, task: Task, settings: FinetuneSettings, dataset
     own.facts = {key: value for key, value in encoder.facts.items() if settings.mode != "scratch" or key != "pretrain"}
     if settings.mode != "scratch":
         own.load_state_dict({**own.state_dict(), **encoder.state_dict()})  # new patches keep their own start
-    facts = {**task.facts(), "mode": settings.mode, "system": SYSTEM[settings.mode], "settings": settings.model_dump()}
-    model = MODELS[task.name](own, task.head(own, settings, generator), facts)
-    if isinstance(model, ProfilingModel) and isinstance(task, Profiling):
-        model.parts = task.parts(dataset)
+    model = unfitted(task, own, SYSTEM[settings.mode], settings, dataset, generator)
+    if isinstance(task, Profiling):
         return model, {"map.parquet": _map(encoder, task, dataset)}
-    if isinstance(model, ColdStartModel) and isinstance(task, ColdStart):
-        model.targets, model.parts = task.targets, task.parts
     return model, {}
 
 
-def _rivals(encoder: UserEncoder, task: Task, settings: FinetuneSettings, dataset: Dataset, watch: Watch) -> dict[str, FittedModel]:
-    """The same network from a random start (CLUEZero), where asked for: what pre-training has to beat."""
-    if not settings.with_scratch or settings.mode == "scratch":
-        return {}
-    scratch = settings.model_copy(update={"mode": "scratch"})
-    model, _ = _model(encoder, task, scratch, dataset)
-    _fit(model, task, scratch, watch)
-    return {SYSTEM["scratch"]: model}
+def _trained(names: list[str], settings: FinetuneSettings) -> list[str]:
+    """Trained baselines to fit: those named, and CLUEZero where `with_scratch` asks for it, unless the model is that itself."""
+    zero = SYSTEM["scratch"]
+    wanted = [zero, *names] if settings.with_scratch and zero not in names else names
+    return [name for name in wanted if name != SYSTEM[settings.mode]]
 
 
 def _map(encoder: UserEncoder, task: Profiling, dataset: Dataset) -> pa.Table:
@@ -237,59 +233,3 @@ def _map(encoder: UserEncoder, task: Profiling, dataset: Dataset) -> pa.Table:
         }
     )
     return table.replace_schema_metadata({b"explained": str([round(float(share), 6) for share in explained]).encode()})
-
-
-class _EarlyStopping:
-    """Validates at the end of each epoch, keeps the best weights, and stops after `patience` epochs without a better log-loss."""
-
-    def __init__(self, model: FittedModel, task: Task, settings: FinetuneSettings, journal: Journal) -> None:
-        self.model, self.task, self.settings, self.journal = model, task, settings, journal
-        self.best, self.best_epoch = float("inf"), -1
-        self.best_state: dict[str, Tensor] = {}
-
-    def __call__(self, epoch: int, step: int) -> bool:
-        loss = self.model.mean_loss(self.task.valid)
-        self.journal.log({"step": step, "epoch": epoch, "valid_loss": loss})
-        if not np.isfinite(loss):
-            raise UsageError(f"step {step}: the validation loss is {loss}; lower lr or set clip_norm")
-        if loss < self.best:
-            self.best, self.best_epoch = loss, epoch
-            self.best_state = copy.deepcopy(self.model.state_dict())
-        return epoch + 1 >= self.settings.min_epochs and epoch - self.best_epoch >= self.settings.patience
-
-    def restore(self) -> None:
-        if self.best_state:
-            self.model.load_state_dict(self.best_state)
-
-
-def _fit(
-    model: FittedModel,
-    task: Task,
-    settings: FinetuneSettings,
-    watch: Watch,
-) -> None:
-    journal = Journal((watch.row,))
-    stopping = _EarlyStopping(model, task, settings, journal)
-    run = Run(
-        Training(model, settings.mode, task.ignored_target, settings.positions if task.name == "sequential" else "last"),
-        BatchStream(
-            source=task.source,
-            n_sequences=task.n_train,
-            batch_size=settings.batch_size,
-            max_len=model.encoder.config.max_len,
-            seed=int(np.random.SeedSequence([settings.seed, BATCHES]).generate_state(1)[0]),
-        ),
-        settings,
-        journal=journal,
-        end_of_epoch=stopping,
-    )
-    model.facts["trained_parameters"] = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    model.facts["total_parameters"] = sum(parameter.numel() for parameter in model.parameters())
-    watch.started(run)
-    progress = run.run()
-    stopping.restore()
-    model.to(device_of("cpu"))
-    model.requires_grad_(True)
-    model.rows = journal.rows
-    model.facts["steps"] = progress.step
-    model.facts["best_epoch"] = stopping.best_epoch

@@ -19,7 +19,7 @@ from userclue.errors import DataError, UsageError
 from userclue.files import lock, refuse_existing
 from userclue.metrics.geometry import effective_rank
 from userclue.native import describe
-from userclue.nn.backbones import settled
+from userclue.nn.backbones import BACKBONES, settled
 from userclue.objectives.registry import OBJECTIVES
 from userclue.train.checkpoint import Checkpoints
 from userclue.train.journal import UNWATCHED, Journal, Row, Watch
@@ -80,6 +80,8 @@ def pretrain_settings(preset: str = "paper", **overrides: Any) -> PretrainSettin
     for name in (settings.objective, *settings.parts()):
         if name not in OBJECTIVES:
             raise UsageError(f"unknown objective {name}; known: {', '.join(OBJECTIVES)}")
+    if settings.backbone not in BACKBONES:
+        raise UsageError(f"unknown backbone {settings.backbone}; known: {', '.join(BACKBONES)}")
     view_named(settings.view)
     if settings.epochs is settings.steps is settings.minutes is None:
         settings = settings.model_copy(update={"epochs": DEFAULT_EPOCHS})

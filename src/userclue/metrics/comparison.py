@@ -153,7 +153,7 @@ def verdict(comparison: Comparison) -> list[str]:
         include = "the interval includes" if not others else "all intervals include"
         lines.append(f"No winner can be named between {_listed([model, *unclear])} on {users}: {model} {gaps}; {include} zero.")
     if beaten:
-        who = "every plain baseline" if not ahead and not unclear else _listed(beaten)
+        who = "every baseline" if not ahead and not unclear else _listed(beaten)
         if len(comparison.differences) == 1:
             who = f"the only baseline, {beaten[0]}"
         closest = max(beaten, key=lambda system: values[system])

@@ -8,21 +8,25 @@ it is unless the configuration says; and `adaptable`: whether it has places for 
 
 from userclue.config import EncoderConfig
 from userclue.errors import UsageError
+from userclue.nn.bags import DeepFm, Nfm
 from userclue.nn.caser import Caser
 from userclue.nn.gru import Gru
 from userclue.nn.nextitnet import NextItNet
 from userclue.nn.transformer import Transformer
 
-Backbone = Transformer | Gru | NextItNet | Caser
+Backbone = Transformer | Gru | NextItNet | Caser | Nfm | DeepFm
 BACKBONES: dict[str, type[Backbone]] = {"transformer": Transformer, "gru": Gru, "nextitnet": NextItNet, "caser": Caser}
+# Of baselines alone: they see no order, have no states of tokens, and no objective pre-trains them. They read a BagEmbedding.
+BAGS: dict[str, type[Backbone]] = {"nfm": Nfm, "deepfm": DeepFm}
 WAYS = {True: "causal", False: "bidirectional"}
 
 
 def settled(config: EncoderConfig) -> EncoderConfig:
     """`config` with `causal` filled in from its backbone; UsageError when the backbone is unknown or cannot be what is asked of it."""
-    if config.backbone not in BACKBONES:
+    known = BACKBONES | BAGS
+    if config.backbone not in known:
         raise UsageError(f"unknown backbone {config.backbone}; known: {', '.join(BACKBONES)}")
-    kind = BACKBONES[config.backbone]
+    kind = known[config.backbone]
     if config.adapters and not kind.adaptable:
         fitting = [name for name, other in BACKBONES.items() if other.adaptable]
         raise UsageError(f"backbone {config.backbone} has no place for adapters; they fit {' and '.join(fitting)}")
@@ -40,4 +44,4 @@ def settled(config: EncoderConfig) -> EncoderConfig:
 def build_backbone(config: EncoderConfig) -> Backbone:
     """The backbone that `config` names, its weights not yet drawn; UsageError as `settled` raises it."""
     config = settled(config)
-    return BACKBONES[config.backbone](config)
+    return (BACKBONES | BAGS)[config.backbone](config)

@@ -14,7 +14,7 @@ from userclue.data.batches import Batch, places_before_items
 from userclue.data.vocabulary import FIRST_ITEM, MASK
 from userclue.encoder import UserEncoder
 from userclue.errors import UsageError
-from userclue.item_losses import binary_cross_entropy, sampled_cross_entropy, softmax_cross_entropy
+from userclue.item_losses import binary_cross_entropy, other_rows, sampled_cross_entropy, softmax_cross_entropy
 from userclue.nn.tables import ItemTable
 from userclue.objectives.base import Objective
 from userclue.train.step import Step
@@ -67,7 +67,7 @@ class ItemPrediction(Objective):
         if self.loss == "full":
             return softmax_cross_entropy(states, self._table()[FIRST_ITEM:], targets - FIRST_ITEM)
         if self.loss == "bce":
-            negatives = self._other_items(targets, generator)
+            negatives = other_rows(targets - FIRST_ITEM, self.n_items, generator) + FIRST_ITEM
             return binary_cross_entropy(states, *self._rows(torch.cat([targets, negatives])).chunk(2))
         sampled, log_weights = self._draw(generator)
         rows = self._rows(torch.cat([targets, sampled]))
@@ -78,12 +78,6 @@ class ItemPrediction(Objective):
         points = torch.rand(self.negatives, dtype=torch.float64, generator=generator, device=self.cumulative.device) * self.cumulative[-1]
         drawn, times = torch.searchsorted(self.cumulative, points, right=True).clamp_(max=self.n_items - 1).unique(return_counts=True)
         return drawn + FIRST_ITEM, (times / self.negatives).log() - self.log_share[drawn]
-
-    def _other_items(self, targets: Tensor, generator: torch.Generator) -> Tensor:
-        """For each target an item that is another one, drawn uniformly."""
-        span = max(self.n_items - 1, 1)
-        shift = torch.randint(1, span + 1, targets.shape, generator=generator, device=targets.device)
-        return (targets - FIRST_ITEM + shift) % self.n_items + FIRST_ITEM
 
 
 class NextItem(ItemPrediction):

@@ -17,11 +17,11 @@ from userclue.data.batches import Batch, Source, places_before_items, sorted_bat
 from userclue.data.inputs import Histories, open_histories
 from userclue.data.splits import Instances
 from userclue.data.store import Sequences
-from userclue.data.vocabulary import UNK, Vocabulary
+from userclue.data.vocabulary import FIRST_ITEM, UNK, UR, Vocabulary
 from userclue.encoder import ENCODE_BATCH, UserEncoder, load_tensors
 from userclue.encoding import ENCODE_CHUNK
 from userclue.errors import ArtifactError, UsageError
-from userclue.item_losses import softmax_cross_entropy
+from userclue.item_losses import binary_cross_entropy, other_rows, softmax_cross_entropy
 from userclue.metrics.blocks import InnerProducts
 from userclue.metrics.ranking import best_items
 from userclue.nn.adapters import adapted_parameters
@@ -139,12 +139,14 @@ class Training(nn.Module):
     In `probe` mode the encoder is frozen and only the head learns; in `adapter` mode its patches and second LayerNorms learn too
     (PeterRec, section 3.3).
 
-    With `positions="all"` the state at each item of the history predicts the item after it as well, by the same head.
+    With `positions="all"` the state at each item of the history predicts the item after it as well, by the same head; with
+    `item_loss="bce"` then against one other item (SASRec, eq. 7) in place of all.
     """
 
-    def __init__(self, model: FittedModel, mode: str, ignored_target: int, positions: str = "last") -> None:
+    def __init__(self, model: FittedModel, mode: str, ignored_target: int, positions: str = "last", item_loss: str = "full") -> None:
         super().__init__()
         self.model, self.mode, self.ignored_target, self.positions = model, mode, ignored_target, positions
+        self.item_loss = item_loss
         if mode in ("probe", "adapter"):
             model.encoder.requires_grad_(False)
         if mode == "adapter":
@@ -159,18 +161,34 @@ class Training(nn.Module):
     def forward(self, batch: Batch, generator: torch.Generator) -> Step:
         """One step on B labelled sequences."""
         assert batch.targets is not None
-        source = None if self.mode == "probe" else generator
         if self.positions == "all":
-            return self._everywhere(batch, batch.targets, source)
-        logits = self.model(batch, source)
+            return self._everywhere(batch, batch.targets, generator)
+        logits = self.model(batch, self._dropping(generator))
         return Step(cross_entropy(logits, batch.targets, ignore_index=self.ignored_target), dict)
 
+    def _dropping(self, generator: torch.Generator | None) -> torch.Generator | None:
+        return None if self.mode == "probe" else generator
+
     def _everywhere(self, batch: Batch, targets: Tensor, generator: torch.Generator | None) -> Step:
-        states, places = self.model.encoder.states(batch, generator), places_before_items(batch.tokens)
-        read = states.index_select(0, torch.cat([batch.offsets[1:] - 1, places]))
-        wanted, head = torch.cat([targets, batch.tokens[places + 1]]), self.model.head
-        loss, accuracy = softmax_cross_entropy(read, head.weight, wanted, head.bias, self.ignored_target)  # type: ignore[arg-type]
+        states, places = self.model.encoder.states(batch, self._dropping(generator)), places_before_items(batch.tokens)
+        wanted, read = torch.cat([targets, batch.tokens[places + 1]]), torch.cat([batch.offsets[1:] - 1, places])
+        if self.model.encoder.config.readout == "item":  # no UR among the states: one less for each that stands before or at the place
+            read = read - (batch.tokens == UR).cumsum(0)[read]
+        states = states.index_select(0, read)
+        head: Any = self.model.head
+        if self.item_loss == "full":
+            loss, accuracy = softmax_cross_entropy(states, head.weight, wanted, head.bias, self.ignored_target)
+        else:
+            loss, accuracy = self._against_one(states[wanted != self.ignored_target], wanted[wanted != self.ignored_target], generator)
         return Step(loss, lambda: {"accuracy": float(accuracy)})
+
+    def _against_one(self, states: Tensor, wanted: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        head: Any = self.model.head
+        weight = head.weight  # once: with item attributes a tied head puts its table together anew
+        others = other_rows(wanted - FIRST_ITEM, len(weight) - FIRST_ITEM, generator) + FIRST_ITEM
+        # The bias as one dimension more, whose state is 1.
+        rows = [torch.cat([weight[items], head.bias[items, None]], dim=1) for items in (wanted, others)]
+        return binary_cross_entropy(torch.cat([states, states.new_ones(len(states), 1)], dim=1), *rows)
 
 
 class Task(Protocol):

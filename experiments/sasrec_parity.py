@@ -1,0 +1,168 @@
+"""SASRec with cross-entropy here beside RecTools' own, after equal seconds of training on one thread.
+
+    .venv/bin/python experiments/convert.py ml-100k --data path/to/ml-100k -o converted/ml-100k
+    .venv/bin/userclue prepare converted/ml-100k/events.parquet -o datasets/ml-100k
+    .venv/bin/python experiments/sasrec_parity.py datasets/ml-100k -o parity.json --seconds 15 30 60 120 240 --seeds 0 1 2
+
+Leave-one-out: both learn from all but each user's last two events, the last but one validates, the last tests with the one before it in
+the history. Full ranking among all items, twice: items of the history kept as candidates, and left out, for both alike. Seconds are of
+training batches alone, here and there; measured at the end of the first epoch past each of --seconds. Same width, blocks, heads,
+feed-forward width, dropout, window, batch, Adam and rate; no early stopping: the best of the measurements is chosen by NDCG@10 on the
+validation events. Seeds take turns, ours first. RecTools runs in the environment that `benchmarks/` makes for it. Prints a line a
+measurement and a table of the chosen ones, and writes all as JSON.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.environments import default_folder, python_of
+from userclue.baselines.registry import BASELINES
+from userclue.config import EncoderConfig, FinetuneSettings
+from userclue.data.batches import BatchStream
+from userclue.data.store import Dataset
+from userclue.encoder import UserEncoder
+from userclue.files import write_json
+from userclue.metrics.ranking import full_ranking, ranking_metrics
+from userclue.native import describe
+from userclue.tasks.base import Training
+from userclue.tasks.fitting import unfitted
+from userclue.tasks.sequential import Sequential
+from userclue.train.journal import Journal
+from userclue.train.loop import Training as Run
+from userclue.train.loop import seeded_generator
+from userclue.version import VERSION
+
+MANY = 100_000  # epochs: the clock ends the run
+Row = dict[str, Any]
+
+
+def ours(dataset: Dataset, options: argparse.Namespace, seed: int) -> Iterator[Row]:
+    """Measurements of the baseline `sasrec`, trained by the loop that every fit uses."""
+    settings = FinetuneSettings.of(
+        {"epochs": MANY, "batch_size": options.batch, "lr": options.lr, "seed": seed, "prefixes": 1, "dropout": options.dropout}
+    )
+    task = Sequential(dataset, dataset.sequences(), len(dataset.vocabulary), "leave-one-out", seed, 1)
+    generator = seeded_generator(torch.device("cpu"), seed)
+    like = UserEncoder.new(EncoderConfig(dim=options.dim, max_len=options.max_len), dataset.vocabulary, generator)
+    baseline = BASELINES["sasrec"](like, settings)
+    baseline.config = baseline.config.model_copy(update={"blocks": options.blocks, "heads": options.heads})
+    model = unfitted(task, baseline.encoder(generator, None), "sasrec", baseline.settings, dataset, generator)
+    baseline.prepare(model)
+    rows: list[Row] = []
+    waiting, clock = list(options.seconds), {"paused": 0.0, "began": time.perf_counter()}
+
+    def measure(epoch: int, step: int) -> bool:
+        begin = time.perf_counter()
+        seconds = begin - clock["began"] - clock["paused"]
+        if seconds >= waiting[0]:
+            waiting.pop(0)
+            for name in ("valid", "test"):
+                part = getattr(task, name)
+                found = full_ranking(model.inner_products(part.inputs), len(part), part.targets, part.inputs)
+                views = {"all": found.ranks_all, "unseen": found.ranks_unseen}
+                rows.append({"seconds": seconds, "epochs": epoch + 1, "steps": step, "part": name, **views})
+            while waiting and seconds >= waiting[0]:
+                waiting.pop(0)
+        clock["paused"] += time.perf_counter() - begin
+        return not waiting
+
+    stream = BatchStream(baseline.source(task), task.n_train, options.batch, options.max_len, seed)
+    training = Training(model, "scratch", task.ignored_target, "all")
+    Run(training, stream, baseline.settings, journal=Journal(), log_every=MANY, end_of_epoch=measure).run()
+    yield from rows
+
+
+def rectools(csv: Path, options: argparse.Namespace, seed: int, python: Path) -> Iterator[Row]:
+    """Measurements of RecTools' SASRecModel, from its own process."""
+    names = ("seconds", "threads", "dim", "blocks", "heads", "dropout", "max_len", "batch", "lr")
+    config = {"csv": str(csv), "seed": seed, **{name: getattr(options, name) for name in names}}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(options.threads))
+    command = [str(python), str(Path(__file__).with_name("sasrec_parity_rectools.py")), json.dumps(config)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **threads}) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            yield json.loads(line)
+    if process.returncode:
+        raise SystemExit(f"RecTools' process ended with {process.returncode}")
+
+
+def write_csv(dataset: Dataset, path: Path) -> None:
+    """user, item, place: users of three events or more, in the order of the dataset."""
+    sequences = dataset.sequences().take(np.flatnonzero(dataset.sequences().lengths >= 3))
+    flat, offsets = sequences.gather()
+    user = np.repeat(np.arange(len(sequences)), np.diff(offsets))
+    table = np.stack([user, flat, np.arange(len(flat)) - offsets[user]], axis=1)
+    np.savetxt(path, table, fmt="%d", delimiter=",", header="user,item,place", comments="")
+
+
+def scored(row: Row) -> Row:
+    """The row with its ranks averaged."""
+    kept = {key: row[key] for key in ("seconds", "epochs", "steps", "part")}
+    for view in ("all", "unseen"):
+        values = ranking_metrics(np.asarray(row[view]).astype(np.int64))
+        kept |= {f"{name} {view}": round(float(one.mean()), 4) for name, one in values.items()}
+    return kept
+
+
+def show(rows: list[Row], seeds: list[int]) -> None:
+    """The test figures of each system at the measurement that validates best, a line a seed, then their means."""
+    names = [f"{metric} {view}" for view in ("unseen", "all") for metric in ("recall@10", "ndcg@10", "mrr@10")]
+    print("system", "seed", "seconds", "epochs", *names, sep="\t")
+    for system in ("userclue", "rectools"):
+        chosen = []
+        for seed in seeds:
+            own = [row for row in rows if row["system"] == system and row["seed"] == seed]
+            best = max((row for row in own if row["part"] == "valid"), key=lambda row: row["ndcg@10 unseen"])
+            chosen.append(next(row for row in own if row["part"] == "test" and row["steps"] == best["steps"]))
+            print(system, seed, round(best["seconds"], 1), best["epochs"], *(chosen[-1][name] for name in names), sep="\t")
+        print(system, "mean", "", "", *(round(float(np.mean([row[name] for row in chosen])), 4) for name in names), sep="\t")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path, help="folder that `userclue prepare` wrote")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--seconds", type=float, nargs="+", default=[15, 30, 60, 120, 240], help="of training, rising: when to measure")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--environments", type=Path, default=default_folder(), help="where the peers' environments are kept")
+    parser.add_argument("--python", default=sys.executable, help="interpreter of RecTools' environment")
+    for name, value in {"dim": 64, "blocks": 2, "heads": 1, "max-len": 100, "batch": 128}.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--dropout", type=float, default=0.2)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    dataset = Dataset.open(options.dataset)
+    python = python_of("rectools", options.environments, options.python)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        write_csv(dataset, Path(folder) / "events.csv")
+        for seed in options.seeds:
+            for system in ("userclue", "rectools"):
+                found = (
+                    ours(dataset, options, seed) if system == "userclue" else rectools(Path(folder) / "events.csv", options, seed, python)
+                )
+                for row in found:
+                    rows.append({"system": system, "seed": seed, **scored(row)})
+                    print(json.dumps(rows[-1]), flush=True)
+    show(rows, options.seeds)
+    told = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
+    write_json(options.out, {"version": VERSION, "kernels": describe(), "options": told, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""How a model is fitted to a task, whatever the model: early stopping on the log-loss of the validation part."""
+
+import copy
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from userclue.config import FinetuneSettings
+from userclue.data.batches import BatchStream, Source
+from userclue.data.store import Dataset
+from userclue.encoder import UserEncoder
+from userclue.errors import UsageError
+from userclue.tasks.base import FittedModel, Task, Training
+from userclue.tasks.cold_start import ColdStart, ColdStartModel
+from userclue.tasks.profiling import Profiling, ProfilingModel
+from userclue.tasks.registry import MODELS
+from userclue.train.journal import Journal, Watch
+from userclue.train.loop import Training as Run
+from userclue.train.loop import device_of
+
+BATCHES = 4  # stream of the seed
+
+
+def unfitted(
+    task: Task, encoder: UserEncoder, system: str, settings: FinetuneSettings, dataset: Dataset, generator: torch.Generator
+) -> FittedModel:
+    """`encoder` under a new head for `task`, before the first step. `system` is its name in tables."""
+    facts = {**task.facts(), "mode": settings.mode, "system": system, "settings": settings.model_dump()}
+    model = MODELS[task.name](encoder, task.head(encoder, settings, generator), facts)
+    if isinstance(model, ProfilingModel) and isinstance(task, Profiling):
+        model.parts = task.parts(dataset)
+    if isinstance(model, ColdStartModel) and isinstance(task, ColdStart):
+        model.targets, model.parts = task.targets, task.parts
+    return model
+
+
+def fit_model(
+    model: FittedModel, task: Task, settings: FinetuneSettings, watch: Watch, source: Source | None = None, smallest: int = 1
+) -> None:
+    """Train `model` on the training part and keep the weights of the best epoch; rows, steps and parameters are written to it.
+
+    source: `task.n_train` training instances an epoch, the task's own if not given. smallest: users that a batch needs.
+    Raises UsageError when the loss is no longer a number.
+    """
+    journal = Journal((watch.row,))
+    stopping = _EarlyStopping(model, task, settings, journal)
+    positions = settings.positions if task.name == "sequential" else "last"
+    run = Run(
+        Training(model, settings.mode, task.ignored_target, positions, settings.item_loss),
+        BatchStream(
+            source=source or task.source,
+            n_sequences=task.n_train,
+            batch_size=settings.batch_size,
+            max_len=model.encoder.config.max_len,
+            seed=int(np.random.SeedSequence([settings.seed, BATCHES]).generate_state(1)[0]),
+            smallest=smallest,
+        ),
+        settings,
+        journal=journal,
+        end_of_epoch=stopping,
+    )
+    trained: list[nn.Parameter] = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.facts["trained_parameters"] = sum(parameter.numel() for parameter in trained)
+    model.facts["total_parameters"] = sum(parameter.numel() for parameter in model.parameters())
+    watch.started(run)
+    progress = run.run()
+    stopping.restore()
+    model.to(device_of("cpu"))
+    model.requires_grad_(True)
+    model.rows = journal.rows
+    model.facts["steps"] = progress.step
+    model.facts["best_epoch"] = stopping.best_epoch
+
+
+class _EarlyStopping:
+    """Validates at the end of each epoch, keeps the best weights, and stops after `patience` epochs without a better log-loss."""
+
+    def __init__(self, model: FittedModel, task: Task, settings: FinetuneSettings, journal: Journal) -> None:
+        self.model, self.task, self.settings, self.journal = model, task, settings, journal
+        self.best, self.best_epoch = float("inf"), -1
+        self.best_state: dict[str, Tensor] = {}
+
+    def __call__(self, epoch: int, step: int) -> bool:
+        loss = self.model.mean_loss(self.task.valid)
+        self.journal.log({"step": step, "epoch": epoch, "valid_loss": loss})
+        if not np.isfinite(loss):
+            raise UsageError(f"step {step}: the validation loss is {loss}; lower lr or set clip_norm")
+        if loss < self.best:
+            self.best, self.best_epoch = loss, epoch
+            self.best_state = copy.deepcopy(self.model.state_dict())
+        return epoch + 1 >= self.settings.min_epochs and epoch - self.best_epoch >= self.settings.patience
+
+    def restore(self) -> None:
+        if self.best_state:
+            self.model.load_state_dict(self.best_state)
