@@ -198,6 +198,8 @@ def _model(encoder: UserEncoder, task: Task, settings: FinetuneSettings, dataset
     config = encoder.config
     if settings.dropout is not None:
         config = config.model_copy(update={"dropout": settings.dropout})
+    if settings.causal is not None:
+        config = config.model_copy(update={"causal": settings.causal})
     if settings.mode == "adapter":
         config = config.model_copy(update={"adapters": True})
     own = UserEncoder.new(config, encoder.vocabulary, generator)
