@@ -86,7 +86,7 @@ class Worker:
 def environment(threads: int) -> dict[str, str]:
     """Threads held, waiting threads asleep, nothing fetched from a network, no file written beside the sources."""
     held = dict.fromkeys(THREAD_VARIABLES, str(threads))
-    quiet = {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled", "PYTHONDONTWRITEBYTECODE": "1"}
+    quiet = {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled", "PYTHONDONTWRITEBYTECODE": "1"}
     return {**os.environ, **held, **quiet, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
 
 
