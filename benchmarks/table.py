@@ -54,7 +54,7 @@ def _key(row: Row) -> tuple[Any, ...]:
 def _machine(row: Row) -> str:
     return (
         f"Machine: {row['processor']}, {row['cores']} core(s), {row['memory_gb']} GB memory, {row['system']}, Python {row['python']}. "
-        f"Load before the last run: {row['load']:.1f}. Last run: {row['run']}, {row['repetitions']} repetition(s), systems in turn."
+        f"Load before the last run: {row['load']:.1f}. Last run: {row['run']}, systems in turn."
     )
 
 
@@ -74,7 +74,14 @@ def _cases(rows: list[Row]) -> list[tuple[str, list[Row]]]:
     titles: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         titles.setdefault((row["case"], row["threads"], row.get("device", "cpu")), []).append(row)
-    return [(f"{case}, {'GPU' if device != 'cpu' else f'{threads} thread(s)'}", mine) for (case, threads, device), mine in titles.items()]
+    return [
+        (f"{case}, {'GPU' if device != 'cpu' else f'{threads} thread(s)'}, median of {_most_repetitions(mine)}", mine)
+        for (case, threads, device), mine in titles.items()
+    ]
+
+
+def _most_repetitions(rows: list[Row]) -> int:
+    return max((len(_repetitions(rows, system)) for system in {row["system"] for row in rows}), default=0)
 
 
 def _repetitions(rows: list[Row], system: str) -> list[Row]:

@@ -6,10 +6,10 @@
 
 Leave-one-out: both learn from all but each user's last two events, the last but one validates, the last tests with the one before it in
 the history. Full ranking among all items, twice: items of the history kept as candidates, and left out, for both alike. Seconds are of
-training batches alone, here and there; measured at the end of the first epoch past each of --seconds. Same width, blocks, heads,
-feed-forward width, dropout, window, batch, Adam and rate; no early stopping: the best of the measurements is chosen by NDCG@10 on the
-validation events. Seeds take turns, ours first. RecTools runs in the environment that `benchmarks/` makes for it. Prints a line a
-measurement and a table of the chosen ones, and writes all as JSON.
+the processor (on one thread what an idle machine's clock shows, however busy it is), in training batches alone; measured at the end of
+the first epoch past each of --seconds. Same width, blocks, heads, feed-forward width, dropout, window, batch, Adam and rate; no early
+stopping: the best of the measurements is chosen by NDCG@10 on the validation events. Seeds take turns, ours first. RecTools runs in the
+environment that `benchmarks/` makes for it. Prints a line a measurement and a table of the chosen ones, and writes all as JSON.
 """
 
 import argparse
@@ -62,10 +62,10 @@ def ours(dataset: Dataset, options: argparse.Namespace, seed: int) -> Iterator[R
     model = unfitted(task, baseline.encoder(generator, None), "sasrec", baseline.settings, dataset, generator)
     baseline.prepare(model)
     rows: list[Row] = []
-    waiting, clock = list(options.seconds), {"paused": 0.0, "began": time.perf_counter()}
+    waiting, clock = list(options.seconds), {"paused": 0.0, "began": time.process_time()}
 
     def measure(epoch: int, step: int) -> bool:
-        begin = time.perf_counter()
+        begin = time.process_time()
         seconds = begin - clock["began"] - clock["paused"]
         if seconds >= waiting[0]:
             waiting.pop(0)
@@ -76,7 +76,7 @@ def ours(dataset: Dataset, options: argparse.Namespace, seed: int) -> Iterator[R
                 rows.append({"seconds": seconds, "epochs": epoch + 1, "steps": step, "part": name, **views})
             while waiting and seconds >= waiting[0]:
                 waiting.pop(0)
-        clock["paused"] += time.perf_counter() - begin
+        clock["paused"] += time.process_time() - begin
         return not waiting
 
     stream = BatchStream(baseline.source(task), task.n_train, options.batch, options.max_len, seed)

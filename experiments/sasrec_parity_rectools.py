@@ -55,16 +55,16 @@ def main() -> None:
     pl.seed_everything(config["seed"])
 
     class Clock(pl.Callback):
-        """Seconds of the batches alone."""
+        """Processor seconds of the batches alone."""
 
         began = total = 0.0
         steps = 0
 
         def on_train_epoch_start(self, trainer: pl.Trainer, *_: object) -> None:
-            self.began = time.perf_counter()
+            self.began = time.process_time()
 
         def on_train_epoch_end(self, trainer: pl.Trainer, *_: object) -> None:
-            self.total += time.perf_counter() - self.began
+            self.total += time.process_time() - self.began
             self.steps = trainer.global_step
 
     def trainer() -> pl.Trainer:

@@ -16,7 +16,7 @@ from userclue.data.batches import Batch, pack
 from userclue.data.store import Sequences
 from userclue.data.vocabulary import FIRST_ITEM, MASK, UR
 from userclue.errors import UsageError
-from userclue.views import VIEWS, WINDOW_SHARE, view_named, window_share
+from userclue.views import VIEWS, WINDOW_SHARE, cut_segment, view_named, window_share
 
 HISTORIES = st.lists(st.lists(st.integers(FIRST_ITEM, 30), max_size=12), min_size=1, max_size=10)
 SHARES = st.one_of(st.sampled_from([0.0, 0.5, 1.0]), st.floats(0, 1))
@@ -225,3 +225,26 @@ def test_the_setting_tells_of_every_view() -> None:
 def test_both_crops_say_which_they_are() -> None:
     for name, word in (("crop", "*dropped*"), ("crop-keep", "*kept*")):
         assert word in (VIEWS[name].__doc__ or "").splitlines()[0]
+
+
+@given(lists=HISTORIES, seed=SEEDS)
+@settings(max_examples=80, deadline=None)
+def test_a_cut_segment_is_masked_in_one_and_alone_in_the_other(lists: list[list[int]], seed: int) -> None:
+    rest, segment, there = cut_segment(packed(lists), generator(seed))
+    assert there.tolist() == [len(one) > 1 for one in lists]
+    for before, masked, alone in zip(lists, unpacked(rest), unpacked(segment), strict=True):
+        at = [place for place, token in enumerate(masked) if token == MASK]
+        assert at == list(range(at[0], at[-1] + 1)) if at else len(before) < 2
+        assert [before[place] for place in at] == alone
+        assert len(alone) <= len(before) // 2
+        assert [token for token in masked if token != MASK] == [b for place, b in enumerate(before) if place not in at]
+
+
+def test_segments_of_every_length_up_to_half_and_every_place_are_as_likely() -> None:
+    _, segment, _ = cut_segment(counting(7), generator())
+    found = Counter((len(one), one[0] - FIRST_ITEM) for one in unpacked(segment))
+    for length in (1, 2, 3):
+        counts = [found[length, place] for place in range(8 - length)]
+        assert chisquare(counts).pvalue > 1e-4
+    assert chisquare([sum(n for (length, _), n in found.items() if length == wanted) for wanted in (1, 2, 3)]).pvalue > 1e-4
+    assert sum(found.values()) == TRIALS

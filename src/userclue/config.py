@@ -53,6 +53,9 @@ class EncoderConfig(Settings):
     dilation: Literal["growing", "repeated"] = "growing"
     filter_heights: int = Field(5, ge=1)
     adapters: bool = False
+    attributes: tuple[str, ...] = ()
+    attribute_mix: Literal["sum", "gate"] = "sum"
+    attribute_separator: str = "|"
     readout: Literal["ur", "item"] = "ur"
 
     @model_validator(mode="after")
@@ -102,8 +105,8 @@ class TrainSettings(Settings):
         return self
 
 
-# What an objective must have of its encoder: `next` may not see what it is to predict, `masked` reads both sides of it.
-CAUSAL_NEEDS = {"next": True, "masked": False}
+# What an objective must have of its encoder: `next` may not see what it is to predict, `masked` and `s3rec` read both sides.
+CAUSAL_NEEDS = {"next": True, "masked": False, "s3rec": False}
 DEFAULT_HYBRID = {"clue": 1.0, "next": 0.5}
 
 
@@ -130,6 +133,11 @@ class PretrainSettings(TrainSettings):
     )
     dilation: Literal["growing", "repeated"] = Field("growing", description="nextitnet: 1, 4, 16 … from block to block, or 1, 4 in turn")
     filter_heights: int = Field(5, ge=1, description="caser: horizontal filters over 1 … this many tokens")
+    attributes: str | list[str] | None = Field(
+        None, description="item attributes that are part of an item's embedding: columns of `prepare --items`, joined by commas"
+    )
+    attribute_mix: Literal["sum", "gate"] = Field("sum", description="they are added, or each item weighs how much of each it lets in")
+    attribute_separator: str = Field("|", description="between the values of an attribute that is text; none if empty")
     predictor_dim: int | None = Field(None, ge=1, description="width inside the predictor; if not given dim / 4 for clue, 2 dim for byol")
     projector_dim: int | None = Field(None, ge=1, description="width of the projector's layers; the objective's own if not given")
     projector_norm: Literal["all", "hidden"] | None = Field(
@@ -151,7 +159,16 @@ class PretrainSettings(TrainSettings):
     negatives: int = Field(1024, ge=1, description="next, masked: items drawn a batch for item_loss=sampled")
     negative_power: float = Field(0.75, ge=0, le=1, description="next, masked: they are drawn by their count to this power")
     tied: bool = Field(True, description="next, masked: items are scored by their embeddings, or by a table of their own")
-    mask_share: float = Field(0.3, gt=0, le=1, description="masked: share of the items that are predicted")
+    mask_share: float | None = Field(
+        None, gt=0, le=1, description="share of the items that are predicted; if not given 0.3 for masked, 0.2 for s3rec"
+    )
+    predicted_attributes: str | list[str] | None = Field(
+        None, description="s3rec: item attributes that are predicted, joined by commas; those of attributes if not given"
+    )
+    aap_weight: float = Field(0.2, ge=0, description="s3rec: an item's attributes from the item")
+    mip_weight: float = Field(1.0, ge=0, description="s3rec: masked items from the history")
+    map_weight: float = Field(1.0, ge=0, description="s3rec: attributes of masked items from the history")
+    sp_weight: float = Field(0.5, ge=0, description="s3rec: a segment from the rest of the history")
     hold_out: int = Field(2, ge=0, description="last events of each user kept from pre-training, so that leave-one-out stays honest")
     until: str | None = Field(None, description="pre-train on events before this time only (ISO or epoch)")
     log_every: int = Field(50, ge=1, description="steps between logged rows")
@@ -165,6 +182,15 @@ class PretrainSettings(TrainSettings):
         if isinstance(value, datetime.date):
             return value.isoformat()
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("attributes", "predicted_attributes", mode="after")
+    @classmethod
+    def _names_from_text(cls, value: Any) -> Any:
+        """`brand,price` as a list."""
+        names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+        if names and (len(set(names)) < len(names) or "" in names):
+            raise ValueError("write the names of columns, each once, as brand,price")
+        return names
 
     @field_validator("objectives", mode="before")
     @classmethod
@@ -207,6 +233,7 @@ class PretrainSettings(TrainSettings):
     def encoder(self) -> EncoderConfig:
         """The part that shapes the encoder; UsageError when it does not fit together."""
         values = {name: getattr(self, name) for name in EncoderConfig.model_fields if name in type(self).model_fields}
+        values["attributes"] = self.attributes or ()
         if self.causal is None:
             values["causal"] = next((CAUSAL_NEEDS[name] for name in self.parts() if name in CAUSAL_NEEDS), None)
         return EncoderConfig.of(values)
@@ -234,6 +261,9 @@ class FinetuneSettings(TrainSettings):
     with_scratch: bool = Field(False, description="fit the same network from a random start too, to see what pre-training is worth")
     dropout: float | None = Field(
         None, ge=0, lt=1, description="in fine-tuning; the model's own (trained baselines: their papers') if not given"
+    )
+    causal: bool | None = Field(
+        None, description="read a model pre-trained in both directions from the past alone, as S3-Rec does; the model's own if not given"
     )
 
     @model_validator(mode="after")

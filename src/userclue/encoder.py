@@ -12,18 +12,21 @@ from torch import Tensor, nn
 from userclue.artifact import Artifact, write_artifact
 from userclue.card import model_card
 from userclue.config import EncoderConfig
+from userclue.data.attributes import grown_with
 from userclue.data.batches import Batch, sorted_batches, without_ur
 from userclue.data.inputs import open_histories
 from userclue.data.store import Sequences
 from userclue.data.vocabulary import FIRST_ITEM, UNK, Vocabulary
 from userclue.encoding import bounds, encoding_workers, worker_count
-from userclue.errors import ArtifactError, UsageError
+from userclue.errors import ArtifactError, DataError, UsageError
+from userclue.nn.attributes import ItemAttributes
 from userclue.nn.backbones import BAGS, build_backbone, settled
 from userclue.nn.bags import BagEmbedding
 from userclue.nn.embedding import SequenceEmbedding
 from userclue.nn.layout import Layout
 from userclue.train.journal import Row
 
+SHAPE = ("backbone", "dim", "blocks", "heads", "norm", "max_len", "dilation", "filter_heights")
 ENCODE_BATCH = 128
 
 
@@ -37,7 +40,8 @@ class UserEncoder(nn.Module):
         if config.backbone in BAGS:
             self.embedding = BagEmbedding(len(vocabulary), config.dim)
         else:
-            self.embedding = SequenceEmbedding(len(vocabulary), config.max_len, config.dim)
+            attributes = ItemAttributes(config, vocabulary) if config.attributes else None
+            self.embedding = SequenceEmbedding(len(vocabulary), config.max_len, config.dim, attributes)
         self.backbone = build_backbone(self.config)
         self.facts: dict[str, Any] = {}
         self.rows: list[Row] = []
@@ -45,8 +49,15 @@ class UserEncoder(nn.Module):
     @classmethod
     def new(cls, config: EncoderConfig, vocabulary: Vocabulary, generator: torch.Generator) -> Self:
         """An encoder with random weights, every one of them drawn from `generator`."""
-        encoder = cls.blank(config, vocabulary).to_empty(device="cpu")
+        encoder = cls._undrawn(config, vocabulary)
         encoder.reset(generator)
+        return encoder
+
+    @classmethod
+    def _undrawn(cls, config: EncoderConfig, vocabulary: Vocabulary) -> Self:
+        encoder = cls.blank(config, vocabulary)
+        # Not to_empty, which would empty the items' attributes too.
+        encoder._apply(lambda tensor: torch.empty_like(tensor, device="cpu") if tensor.is_meta else tensor)  # type: ignore[no-untyped-call]
         return encoder
 
     @classmethod
@@ -67,8 +78,10 @@ class UserEncoder(nn.Module):
         """
         if other.config.adapters:
             raise UsageError("cannot start from that model: it holds adapters of a task; start from the model that was fitted with them")
-        for name in ("backbone", "dim", "blocks", "heads", "norm", "max_len", "dilation", "filter_heights"):
-            mine, theirs = getattr(self.config, name), getattr(other.config, name)
+        for name in (*SHAPE, "attributes", "attribute_mix", "attribute_separator"):
+            mine, theirs = (getattr(encoder.config, name) for encoder in (self, other))
+            if name == "attributes":
+                mine, theirs = (",".join(names) or "none" for names in (mine, theirs))
             if mine != theirs:
                 raise UsageError(f"cannot start from that model: its {name} is {theirs}, here it is {mine}; set {name} to {theirs}")
         own, given = self.embedding, other.embedding
@@ -81,6 +94,8 @@ class UserEncoder(nn.Module):
             table[:FIRST_ITEM] = source[:FIRST_ITEM]
             table[known + FIRST_ITEM] = source[rows[known].astype(np.int64)]
             own.positions.load_state_dict(given.positions.state_dict())
+        if own.attributes is not None and given.attributes is not None:
+            own.attributes.take(given.attributes)
         self.backbone.load_state_dict(other.backbone.state_dict())
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
@@ -139,6 +154,31 @@ class UserEncoder(nn.Module):
                     out[begin:end] = one.vectors
         return out
 
+    def with_items(self, items: Any, item_col: str = "item_id") -> Self:
+        """This encoder with the items of a table (file or frame) that it does not know, described by their attributes alone.
+
+        The embedding of a new item's id is that of UNK, and an attribute's value that no known item has says nothing; all else is
+        copied, and vectors of histories without new items stay as they are. Items that are known stay as they are. Raises UsageError
+        when the encoder reads no attributes, DataError when the table cannot be used.
+        """
+        if not self.config.attributes:
+            raise UsageError("this encoder reads no item attributes, so it cannot tell new items apart; pre-train it with attributes")
+        grown = grown_with(self.vocabulary, items, item_col)
+        encoder = self._undrawn(self.config, grown)
+        own, source = encoder.embedding, self.embedding
+        assert isinstance(own, SequenceEmbedding)
+        assert isinstance(source, SequenceEmbedding)
+        with torch.no_grad():
+            own.items.weight[: len(self.vocabulary)] = source.items.weight
+            own.items.weight[len(self.vocabulary) :] = source.items.weight[UNK]
+        own.positions.load_state_dict(source.positions.state_dict())
+        assert own.attributes is not None
+        assert source.attributes is not None
+        own.attributes.take(source.attributes, new=0.0)
+        encoder.backbone.load_state_dict(self.backbone.state_dict())
+        encoder.facts, encoder.rows = self.facts, self.rows
+        return encoder.to(source.items.weight.device)
+
     def to_config(self) -> dict[str, Any]:
         """What config.json says of this encoder."""
         return {"encoder": self.config.model_dump(), **self.facts}
@@ -167,7 +207,7 @@ class UserEncoder(nn.Module):
         """Build the encoder an opened artifact holds."""
         try:
             encoder = cls.blank(EncoderConfig.of(artifact.config["encoder"]), artifact.vocabulary)
-        except (UsageError, KeyError, TypeError, AttributeError) as error:
+        except (UsageError, DataError, KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(f"{artifact.path / 'config.json'}: describes no encoder of this userclue ({error})") from None
         tensors = artifact.tensors()
         rows = tensors["embedding.items.weight"].shape[0] if "embedding.items.weight" in tensors else 0

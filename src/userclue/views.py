@@ -68,6 +68,21 @@ def permute(batch: Batch, generator: torch.Generator, share: float = 0.3) -> Bat
     return replace(batch, tokens=batch.tokens[torch.argsort(key)])
 
 
+def cut_segment(batch: Batch, generator: torch.Generator) -> tuple[Batch, Batch, Tensor]:
+    """A contiguous segment of at least one item and at most half of them, length and place uniform (S3-Rec, segment prediction).
+
+    Returns the batch with the segments masked, the segments as histories of their own, and bool [B]: who has one. A user of one
+    item has none: its history stays whole, and its segment is UR alone.
+    """
+    at = _places(batch)
+    most = at.items // 2
+    count = torch.minimum(1 + (_uniform(at.items, generator) * most).long(), most)
+    inside = _span(at, count, generator)[0]
+    kept = inside.clone()
+    kept[batch.offsets[1:] - 1] = True
+    return replace(batch, tokens=batch.tokens.masked_fill(inside, MASK)), _select(batch, kept), most > 0
+
+
 VIEWS: dict[str, Callable[..., Batch]] = {
     "dropout": dropout,
     "mask": mask,

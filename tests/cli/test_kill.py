@@ -41,9 +41,9 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 @pytest.fixture(scope="module")
 def large_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two million events: enough to be at work for a second."""
+    """Six million events: enough to be at work for seconds."""
     rng = np.random.default_rng(0)
-    n = 2_000_000
+    n = 6_000_000
     columns = {"user_id": rng.integers(0, 100_000, n), "item_id": rng.integers(0, 50_000, n), "timestamp": rng.integers(1, 10**9, n)}
     path = tmp_path_factory.mktemp("large") / "events.parquet"
     pq.write_table(pa.table(columns), path, compression="none")

@@ -317,7 +317,10 @@ def test_a_chain_is_learned_from_every_position(fit_next: Fit, causal_encoder: U
 
 
 def test_every_position_needs_a_causal_encoder(fit_next: Fit) -> None:
-    with pytest.raises(UsageError, match=r"positions=all .* read both ways; pre-train with --causal \(or --objective next\), or leave"):
+    with pytest.raises(
+        UsageError,
+        match=r"positions=all .* read both ways; pre-train with --causal \(or --objective next\), fit it with --causal, or leave",
+    ):
         fit_next(positions="all")
 
 

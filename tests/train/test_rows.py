@@ -10,7 +10,7 @@ from userclue.data.store import Sequences
 from userclue.data.vocabulary import FIRST_ITEM, Vocabulary
 from userclue.encoder import UserEncoder
 from userclue.errors import UsageError
-from userclue.nn.embedding import ItemTable
+from userclue.nn.tables import ItemTable
 from userclue.objectives.registry import OBJECTIVES
 from userclue.train import rows
 from userclue.train.checkpoint import Checkpoints

@@ -28,7 +28,7 @@ class SASRec(TrainedBaseline):
         "dropout": 0.2,
         "readout": "item",
     }
-    training: ClassVar[dict[str, Any]] = {"positions": "all", "head": "tied", "item_loss": "full"}
+    training: ClassVar[dict[str, Any]] = {"positions": "all", "head": "tied", "item_loss": "full", "item_updates": "auto"}
 
     def prepare(self, model: FittedModel) -> None:
         """Leave the bias of the head at zero: SASRec has none (eq. 6)."""

@@ -16,11 +16,9 @@ from userclue.data.store import Dataset
 from userclue.encoder import UserEncoder
 from userclue.errors import DataError
 from userclue.tasks.base import FittedModel, Task
-from userclue.tasks.fitting import fit_model, unfitted
+from userclue.tasks.fitting import INIT, fit_model, unfitted
 from userclue.train.journal import UNWATCHED, Watch
 from userclue.train.loop import seeded_generator
-
-INIT = 3  # stream of the seed, that of every fit
 
 
 class TrainedBaseline:

@@ -5,8 +5,9 @@ from math import gcd
 from typing import Any, ClassVar
 
 from userclue.baselines.trained import TrainedBaseline
-from userclue.config import EncoderConfig, PretrainSettings, TrainSettings
+from userclue.config import EncoderConfig, FinetuneSettings, PretrainSettings, TrainSettings
 from userclue.data.times import parse_instant
+from userclue.encoder import UserEncoder
 from userclue.tasks.base import Task
 from userclue.tasks.sequential import Sequential
 
@@ -19,6 +20,11 @@ class CLUEZero(TrainedBaseline):
 
     system = "clue_zero"
     tasks = TASKS
+
+    def __init__(self, like: UserEncoder, settings: FinetuneSettings) -> None:
+        super().__init__(like, settings)
+        if settings.causal is not None:
+            self.config = self.config.model_copy(update={"causal": settings.causal})
 
     def shaped_like(self, config: EncoderConfig) -> dict[str, Any]:
         """The same."""

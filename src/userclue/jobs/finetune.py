@@ -25,7 +25,7 @@ from userclue.jobs.scoring import score_cold_start, score_profiling, score_seque
 from userclue.metrics.projection import project
 from userclue.tasks.base import FittedModel, Task
 from userclue.tasks.cold_start import ColdStart, ColdStartModel
-from userclue.tasks.fitting import fit_model, unfitted
+from userclue.tasks.fitting import INIT, fit_model, unfitted
 from userclue.tasks.profiling import Profiling, ProfilingModel
 from userclue.tasks.registry import TASKS
 from userclue.tasks.sequential import Sequential
@@ -35,7 +35,7 @@ from userclue.train.loop import seeded_generator
 DEFAULT_EPOCHS = 20
 DEFAULT_SPLIT = {"profiling": "80/5/15", "cold-start": "user", "sequential": "leave-one-out"}
 SYSTEM = {"finetune": "clue", "probe": "clue_frozen", "adapter": "clue_adapter", "scratch": "clue_zero"}
-HEAD, MAP_USERS = 3, 2000
+MAP_USERS = 2000
 
 
 def finetune(
@@ -194,10 +194,12 @@ def leak_warnings(encoder: UserEncoder, dataset: Dataset, task: Task) -> list[st
 
 def _model(encoder: UserEncoder, task: Task, settings: FinetuneSettings, dataset: Dataset) -> tuple[FittedModel, dict[str, pa.Table]]:
     """The model before its first step, and the tables that its folder will hold beside it."""
-    generator = seeded_generator(torch.device("cpu"), settings.seed, HEAD)
+    generator = seeded_generator(torch.device("cpu"), settings.seed, INIT)
     config = encoder.config
     if settings.dropout is not None:
         config = config.model_copy(update={"dropout": settings.dropout})
+    if settings.causal is not None:
+        config = config.model_copy(update={"causal": settings.causal})
     if settings.mode == "adapter":
         config = config.model_copy(update={"adapters": True})
     own = UserEncoder.new(config, encoder.vocabulary, generator)

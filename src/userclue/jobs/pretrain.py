@@ -169,7 +169,7 @@ def _train(
         "environment": environment(),
         "seconds": round(progress.seconds, 2),
     }
-    warnings = monitor.warnings() + (run.checkpoints.warnings if run.checkpoints is not None else [])
+    warnings = objective.warnings + monitor.warnings() + (run.checkpoints.warnings if run.checkpoints is not None else [])
     return Pretraining(encoder, settings, progress.step, progress.seconds, monitor.collapsed, warnings)
 
 
@@ -204,7 +204,9 @@ def data_facts(dataset: Dataset) -> dict[str, Any]:
 
 def _fingerprint(dataset: Dataset, settings: PretrainSettings) -> dict[str, Any]:
     volatile = {"checkpoint_seconds", "device"}
-    return {"data": dataset.manifest["files"]["items.npy"]["sha256"], "kernels": describe(), **settings.model_dump(exclude=volatile)}
+    files = dataset.manifest["files"]
+    data = {"data": files["items.npy"]["sha256"], "vocabulary": files["vocabulary.parquet"]["sha256"]}
+    return {**data, "kernels": describe(), **settings.model_dump(exclude=volatile)}
 
 
 def _rank_probe(encoder: UserEncoder, sequences: Sequences, seed: int) -> Callable[[], dict[str, float]]:

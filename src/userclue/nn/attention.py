@@ -7,14 +7,17 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from userclue.nn.dropout import dropout
+from userclue.nn.flash import attend_fused
 from userclue.nn.layout import Layout
 
 
 def attend(qkv: Tensor, heads: int, layout: Layout, p: float, generator: torch.Generator | None, causal: bool = False) -> Tensor:
     """Queries, keys and values of all tokens, [N, 3D] → [N, D]; dropout with probability `p` on the attention weights.
 
-    causal: a token mixes only its own value and those before it.
+    causal: a token mixes only its own value and those before it. On a GPU PyTorch's fused kernels do it.
     """
+    if qkv.device.type == "cuda":
+        return attend_fused(qkv, heads, layout, p, generator, causal)
     q, k, v = layout.pad(qkv).chunk(3, dim=-1)
     return layout.unpad(_padded(q, k, v, heads, layout.causal_bias if causal else layout.bias, p, generator))
 

@@ -18,9 +18,9 @@ from userclue.data.batches import Batch
 from userclue.data.vocabulary import FIRST_ITEM
 from userclue.errors import UsageError
 from userclue.nn.dropout import dropout
-from userclue.nn.embedding import ItemTable
 from userclue.nn.heads import reset_linear_layers
 from userclue.nn.layout import Layout
+from userclue.nn.tables import ItemTable
 
 DEEP_WIDTH = 400  # of DeepFM's layers (Guo et al. 2017, section 3.1.4)
 
@@ -47,6 +47,15 @@ class BagEmbedding(nn.Module):
         """Draw both tables from N(0, 0.02²)."""
         for table in (self.items, self.linear):
             nn.init.normal_(table.weight, std=0.02, generator=generator)
+
+    def rows(self, items: Tensor) -> Tensor:
+        """Embeddings v of the items int64 [M], [M, D], as those of a sequence's items."""
+        out: Tensor = self.items(items)
+        return out
+
+    def table(self) -> Tensor:
+        """All of them, [V, D]."""
+        return self.items.weight
 
     def forward(self, batch: Batch) -> Tensor:
         """[B, 3D]: Σ x u, Σ x v, and the interactions of the x v."""

@@ -29,6 +29,11 @@ class Objective(nn.Module):
         return []
 
     @property
+    def warnings(self) -> list[str]:
+        """What is to be said of the run because of what this objective found in settings and data."""
+        return []
+
+    @property
     def reads_whole_table(self) -> bool:
         """Whether a step needs every row of the item table, so that all of them get a gradient."""
         return False

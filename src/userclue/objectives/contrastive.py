@@ -31,8 +31,13 @@ class InfoNCE(FromPair):
 
 def alike(batch: Batch) -> Tensor:
     """bool [2B, 2B], first views before second ones: rows of one person, and rows whose items before augmentation are the same."""
-    both = concatenate(batch, batch if batch.other is None else batch.other)
-    grid = Layout.of(both).pad(both.tokens[:, None])[..., 0]
-    history: Tensor = torch.unique(grid, dim=0, return_inverse=True)[1]
+    history = histories(concatenate(batch, batch if batch.other is None else batch.other))
     person = (batch.users if batch.groups is None else batch.groups).repeat(2)
     return (history[:, None] == history) | (person[:, None] == person)
+
+
+def histories(batch: Batch) -> Tensor:
+    """int64 [B], alike for sequences of the same tokens."""
+    grid = Layout.of(batch).pad(batch.tokens[:, None])[..., 0]
+    which: Tensor = torch.unique(grid, dim=0, return_inverse=True)[1]
+    return which

@@ -44,6 +44,11 @@ class Hybrid(Objective):
         return [parameter for part in self._parts().values() for parameter in part.constant_rate]
 
     @property
+    def warnings(self) -> list[str]:
+        """Those of all parts."""
+        return [warning for part in self._parts().values() for warning in part.warnings]
+
+    @property
     def reads_whole_table(self) -> bool:
         """Whether one of the parts does."""
         return any(part.reads_whole_table for part in self._parts().values())

@@ -15,9 +15,11 @@ from userclue.data.vocabulary import FIRST_ITEM, MASK
 from userclue.encoder import UserEncoder
 from userclue.errors import UsageError
 from userclue.item_losses import binary_cross_entropy, other_rows, sampled_cross_entropy, softmax_cross_entropy
-from userclue.nn.embedding import ItemTable
+from userclue.nn.tables import ItemTable
 from userclue.objectives.base import Objective
 from userclue.train.step import Step
+
+MASK_SHARE = 0.3  # PeterRec's
 
 
 class ItemPrediction(Objective):
@@ -49,22 +51,26 @@ class ItemPrediction(Objective):
     def predict(self, states: Tensor, targets: Tensor, generator: torch.Generator) -> Step:
         """The step of states [N, D] and their targets, int64 [N], indices of real items."""
         with torch.autocast(states.device.type, enabled=False):  # a sum over thousands of items is no work for bfloat16
-            loss, accuracy = self._losses(states.to(self.table.weight.dtype), targets, generator)
+            loss, accuracy = self._losses(states.to(self.encoder.embedding.items.weight.dtype), targets, generator)
         return Step(loss, lambda: {"accuracy": float(accuracy)})
 
-    @property
-    def table(self) -> nn.Embedding:
-        """The embeddings that items are scored by, [V, D]."""
-        return self.encoder.embedding.items if self.own_table is None else self.own_table
+    def _table(self) -> Tensor:
+        """The embeddings that items are scored by, attributes included, [V, D]."""
+        return self.encoder.embedding.table() if self.own_table is None else self.own_table.weight
+
+    def _rows(self, items: Tensor) -> Tensor:
+        """Those of `items` alone, int64 [M] → [M, D]."""
+        out: Tensor = self.encoder.embedding.rows(items) if self.own_table is None else self.own_table(items)
+        return out
 
     def _losses(self, states: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         if self.loss == "full":
-            return softmax_cross_entropy(states, self.table.weight[FIRST_ITEM:], targets - FIRST_ITEM)
+            return softmax_cross_entropy(states, self._table()[FIRST_ITEM:], targets - FIRST_ITEM)
         if self.loss == "bce":
             negatives = other_rows(targets - FIRST_ITEM, self.n_items, generator) + FIRST_ITEM
-            return binary_cross_entropy(states, *self.table(torch.cat([targets, negatives])).chunk(2))
+            return binary_cross_entropy(states, *self._rows(torch.cat([targets, negatives])).chunk(2))
         sampled, log_weights = self._draw(generator)
-        rows = self.table(torch.cat([targets, sampled]))
+        rows = self._rows(torch.cat([targets, sampled]))
         return sampled_cross_entropy(states, targets, rows[: len(targets)], sampled, rows[len(targets) :], log_weights)
 
     def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -100,7 +106,7 @@ class MaskedItem(ItemPrediction):
 
     def __init__(self, encoder: UserEncoder, settings: PretrainSettings, generator: torch.Generator) -> None:
         super().__init__(encoder, settings, generator)
-        self.share = settings.mask_share
+        self.share = MASK_SHARE if settings.mask_share is None else settings.mask_share
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Step:
         """One step on B users."""

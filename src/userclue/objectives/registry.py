@@ -11,6 +11,7 @@ from userclue.objectives.contrastive import InfoNCE
 from userclue.objectives.decorrelation import Barlow, VICReg
 from userclue.objectives.hybrid import Hybrid
 from userclue.objectives.items import MaskedItem, NextItem
+from userclue.objectives.s3rec import S3Rec
 from userclue.objectives.siamese import Byol, Clue
 
 
@@ -26,6 +27,7 @@ OBJECTIVES: dict[str, Callable[[UserEncoder, PretrainSettings, torch.Generator],
     "barlow": Barlow,
     "next": NextItem,
     "masked": MaskedItem,
+    "s3rec": S3Rec,
     "hybrid": _hybrid,
 }
 """CLUE (paper IV-A, Algorithm 1) is the default; docs/method.md says what each of the others minimises, and whence it comes."""

@@ -184,9 +184,10 @@ class Training(nn.Module):
 
     def _against_one(self, states: Tensor, wanted: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         head: Any = self.model.head
-        others = other_rows(wanted - FIRST_ITEM, len(head.weight) - FIRST_ITEM, generator) + FIRST_ITEM
+        weight = head.weight  # once: with item attributes a tied head puts its table together anew
+        others = other_rows(wanted - FIRST_ITEM, len(weight) - FIRST_ITEM, generator) + FIRST_ITEM
         # The bias as one dimension more, whose state is 1.
-        rows = [torch.cat([head.weight[items], head.bias[items, None]], dim=1) for items in (wanted, others)]
+        rows = [torch.cat([weight[items], head.bias[items, None]], dim=1) for items in (wanted, others)]
         return binary_cross_entropy(torch.cat([states, states.new_ones(len(states), 1)], dim=1), *rows)
 
 

@@ -19,7 +19,7 @@ from userclue.train.journal import Journal, Watch
 from userclue.train.loop import Training as Run
 from userclue.train.loop import device_of
 
-BATCHES = 4  # stream of the seed
+INIT, BATCHES = 3, 4  # streams of the seed
 
 
 def unfitted(

@@ -21,19 +21,19 @@ SPLITS = ("leave-one-out", "time")
 
 
 class TiedHead(nn.Module):
-    """Scores by the inner product with the encoder's own item embeddings, plus a bias an item; the table is not saved twice."""
+    """Scores by the inner product with the encoder's own item embeddings, attributes included, plus a bias an item; saved only once."""
 
     reads_whole_table = True
 
     def __init__(self, encoder: UserEncoder) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(len(encoder.vocabulary)))
-        self._table = [encoder.embedding.items]  # in a list, so that the table is not registered here as well
+        self._embedding = [encoder.embedding]  # in a list, so that the table is not registered here as well
 
     @property
     def weight(self) -> Tensor:
         """[V, D], the encoder's item embeddings."""
-        return self._table[0].weight
+        return self._embedding[0].table()
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, D] → [B, V]."""
@@ -125,7 +125,7 @@ class Sequential:
         if settings.positions == "all" and not encoder.config.causal:
             raise UsageError(
                 "positions=all learns each item from those before it, but this encoder was pre-trained to read both ways; pre-train with "
-                "--causal (or --objective next), or leave positions at last"
+                "--causal (or --objective next), fit it with --causal, or leave positions at last"
             )
         if settings.head == "tied":
             return TiedHead(encoder)
