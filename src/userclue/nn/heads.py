@@ -50,3 +50,20 @@ def reset_linear_layers(module: nn.Module, generator: torch.Generator) -> None:
             nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
             if layer.bias is not None:
                 nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+
+
+def linear_head(dim: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+    """A linear layer D → K, its weights drawn from `generator`."""
+    head = nn.Linear(dim, outputs)
+    reset_linear_layers(head, generator)
+    return head
+
+
+def reset_blocks(module: nn.Module, generator: torch.Generator) -> None:
+    """Xavier-uniform matrices drawn from `generator`, zero biases, unit norms: how the blocks of a backbone start."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight, generator=generator)
+            nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.LayerNorm):
+            layer.reset_parameters()

@@ -9,6 +9,7 @@ from torch.nn.functional import relu
 from userclue.config import EncoderConfig
 from userclue.nn.adapters import close_patches, patches
 from userclue.nn.dropout import dropout
+from userclue.nn.heads import reset_blocks
 from userclue.nn.layout import Layout
 
 
@@ -77,12 +78,7 @@ class NextItNet(nn.Module):
 
     def reset(self, generator: torch.Generator) -> None:
         """Xavier-uniform matrices drawn from `generator`, zero biases, unit norms."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight, generator=generator)
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.LayerNorm):
-                module.reset_parameters()
+        reset_blocks(self, generator)
         close_patches(self)
 
     def forward(self, x: Tensor, layout: Layout, generator: torch.Generator | None = None) -> Tensor:

@@ -11,6 +11,7 @@ from userclue.nn.adapters import close_patches, patches
 from userclue.nn.attention import attend, attend_last
 from userclue.nn.dropout import dropout
 from userclue.nn.fused import ORDER, Shape, fits_whole, fused_block
+from userclue.nn.heads import reset_blocks
 from userclue.nn.layout import Layout
 
 
@@ -73,12 +74,7 @@ class Transformer(nn.Module):
 
     def reset(self, generator: torch.Generator) -> None:
         """Xavier-uniform matrices drawn from `generator`, zero biases, unit norms."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight, generator=generator)
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.LayerNorm):
-                module.reset_parameters()
+        reset_blocks(self, generator)
         close_patches(self)
 
     def forward(self, x: Tensor, layout: Layout, generator: torch.Generator | None = None) -> Tensor:

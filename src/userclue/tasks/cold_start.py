@@ -19,7 +19,7 @@ from userclue.data.targets import choose_targets
 from userclue.data.vocabulary import FIRST_ITEM, UNK, Vocabulary
 from userclue.encoder import UserEncoder
 from userclue.errors import ArtifactError, DataError, UsageError
-from userclue.nn.heads import reset_linear_layers
+from userclue.nn.heads import linear_head
 from userclue.tasks.base import FittedModel, recommend_items
 
 SPLITS = ("user", "instance")
@@ -152,9 +152,7 @@ class ColdStart:
     def head(self, encoder: UserEncoder, settings: FinetuneSettings, generator: torch.Generator) -> nn.Module:
         """A linear layer D → V, V counting the target items and the special tokens before them."""
         del settings
-        head = nn.Linear(encoder.config.dim, self.outputs)
-        reset_linear_layers(head, generator)
-        return head
+        return linear_head(encoder.config.dim, self.outputs, generator)
 
     def facts(self) -> dict[str, Any]:
         """What task.json says of the data and the split; the sizes of the parts are instances."""

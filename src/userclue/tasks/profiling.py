@@ -18,7 +18,7 @@ from userclue.data.splits import Instances, UserSplit, split_users
 from userclue.data.store import Dataset, Sequences
 from userclue.encoder import UserEncoder
 from userclue.errors import DataError
-from userclue.nn.heads import reset_linear_layers
+from userclue.nn.heads import linear_head
 from userclue.tasks.base import FittedModel, chunked_logits
 
 SPLITS = ("80/5/15",)
@@ -121,9 +121,7 @@ class Profiling:
     def head(self, encoder: UserEncoder, settings: FinetuneSettings, generator: torch.Generator) -> nn.Module:
         """A linear layer D → K."""
         del settings
-        head = nn.Linear(encoder.config.dim, self.outputs)
-        reset_linear_layers(head, generator)
-        return head
+        return linear_head(encoder.config.dim, self.outputs, generator)
 
     def facts(self) -> dict[str, Any]:
         """What task.json says of the data and the split."""

@@ -14,7 +14,7 @@ from userclue.data.store import Dataset, Sequences
 from userclue.data.vocabulary import UNK
 from userclue.encoder import UserEncoder
 from userclue.errors import DataError, UsageError
-from userclue.nn.heads import reset_linear_layers
+from userclue.nn.heads import linear_head
 from userclue.tasks.base import FittedModel, recommend_items
 
 SPLITS = ("leave-one-out", "time")
@@ -129,9 +129,7 @@ class Sequential:
             )
         if settings.head == "tied":
             return TiedHead(encoder)
-        head = nn.Linear(encoder.config.dim, self.outputs)
-        reset_linear_layers(head, generator)
-        return head
+        return linear_head(encoder.config.dim, self.outputs, generator)
 
     def facts(self) -> dict[str, Any]:
         """What task.json says of the data and the split."""
