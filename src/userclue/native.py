@@ -64,7 +64,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep what a step frees, up to half a gigabyte: the next step asks for the same, and new pages cost a tenth of its time."""
+    """Have glibc keep what a step frees, up to half a gigabyte: the next step asks for the same again."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None and platform.libc_ver()[0] == "glibc":
         for option, value in ((_M_MMAP_THRESHOLD, 32 << 20), (_M_TRIM_THRESHOLD, 512 << 20)):

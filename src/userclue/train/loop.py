@@ -129,7 +129,8 @@ class Training:
     def _update(self, step: Step) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         step.loss.backward()
-        found = gradients(self.module)
+        clips, by_row = self.settings.clip_norm is not None, isinstance(self.optimizer, AdamWithRows)
+        found = gradients(self.module) if clips or by_row else []
         if self.settings.clip_norm is not None:
             norm = nn.utils.get_total_norm(found)
             torch._foreach_mul_(found, (self.settings.clip_norm / (norm + 1e-6)).clamp(max=1.0))
