@@ -27,6 +27,8 @@ SIGNATURES = {
     "userclue_block_backward": (_POINTER,),
     "userclue_embed_forward": (_POINTER,),
     "userclue_embed_backward": (_POINTER,),
+    "userclue_head_forward": (_POINTER,),
+    "userclue_head_backward": (_POINTER,),
     "userclue_lazy_adam": (_POINTER,),
     "userclue_dropout": (_POINTER, _POINTER, _LONG, ctypes.c_uint32, _FLOAT, ctypes.c_uint64, _INT),
 }
