@@ -1,8 +1,8 @@
 """The compiled kernels: built once on the machine they run on, loaded through ctypes, checked, and done without where they cannot be.
 
 Nothing is compiled at import; the first training or encoding on a CPU does it (about two seconds, kept in the user's cache folder).
-Without a C compiler, or with USERCLUE_KERNELS=off, PyTorch does the same work where they would be called: `nn.fused`, `nn.dropout`,
-`train.rows`.
+Without a C compiler, or with USERCLUE_KERNELS=off, PyTorch does the same work where they would be called: `nn.fused`, `nn.heads`,
+`nn.dropout`, `train.rows`.
 """
 
 import ctypes

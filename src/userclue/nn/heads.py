@@ -26,8 +26,12 @@ class Head(nn.Sequential):
         layers = self._layers()
         if layers is not None and fits_head(layers, x, views):
             return fused_head(layers, x, views)
-        plain = super().forward
-        return torch.cat([plain(view) for view in x.chunk(views)])
+        return torch.cat([self._plain(view) for view in x.chunk(views)])
+
+    def _plain(self, x: Tensor) -> Tensor:
+        for module in self:
+            x = module(x)
+        return x
 
     def _layers(self) -> list[HeadLayer] | None:
         """The modules by layer; None where one of them is not of those that the kernel knows."""
