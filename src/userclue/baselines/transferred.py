@@ -63,8 +63,9 @@ class Pretrained(TrainedBaseline):
         return PretrainSettings.of(values)
 
     def own_pretraining(self, dataset: Dataset) -> dict[str, Any]:
-        """Settings of the pre-training that are the system's own."""
-        raise NotImplementedError
+        """Settings of the pre-training beyond objective and shape: dropout as in that of the model beside it."""
+        del dataset
+        return {"dropout": self.like.config.dropout}
 
 
 class PeterRec(Pretrained):
@@ -84,9 +85,8 @@ class PeterRec(Pretrained):
 
     def own_pretraining(self, dataset: Dataset) -> dict[str, Any]:
         """Dropout and attributes of the model beside it."""
-        del dataset
         read = {name: getattr(self.config, name) for name in ATTRIBUTES}
-        return {**read, "attributes": list(self.config.attributes), "dropout": self.like.config.dropout}
+        return {**super().own_pretraining(dataset), **read, "attributes": list(self.config.attributes)}
 
 
 class PeterRecAdapter(PeterRec):
