@@ -79,7 +79,7 @@ def ours(dataset: Dataset, options: argparse.Namespace, seed: int) -> Iterator[R
         clock["paused"] += time.process_time() - begin
         return not waiting
 
-    stream = BatchStream(baseline.source(task), task.n_train, options.batch, options.max_len, seed)
+    stream = BatchStream(task.whole, task.n_train, options.batch, options.max_len, seed)
     training = Training(model, "scratch", task.ignored_target, "all")
     Run(training, stream, baseline.settings, journal=Journal(), log_every=MANY, end_of_epoch=measure).run()
     yield from rows

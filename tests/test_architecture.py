@@ -35,7 +35,7 @@ ORDER = [
     ("data",),
     ("native",),
     ("losses", "view_losses", "item_losses"),
-    ("config",),
+    ("presets", "config"),
     ("files", "workers"),
     ("errors",),
     ("version",),

@@ -3,17 +3,15 @@
 import pytest
 
 from userclue.config import (
-    FINETUNE_PRESETS,
-    PRETRAIN_PRESETS,
     EncoderConfig,
     FinetuneSettings,
     PretrainSettings,
     TrainSettings,
     parse_assignments,
-    preset_values,
     read_toml,
 )
 from userclue.errors import UsageError
+from userclue.presets import FINETUNE_PRESETS, PRETRAIN_PRESETS, finetune_preset, preset_values
 
 
 def test_defaults_are_the_papers():
@@ -22,7 +20,7 @@ def test_defaults_are_the_papers():
     assert (settings.batch_size, settings.optimizer, settings.lr) == (64, "adam", 1e-3)
     assert (settings.stop_gradient, settings.predictor, settings.view) == (True, True, "dropout")
     assert preset_values(PRETRAIN_PRESETS, "paper") == {}
-    assert FinetuneSettings.of(preset_values(FINETUNE_PRESETS, "paper")).batch_size == 64
+    assert finetune_preset("paper", "sequential") == {}
 
 
 def test_unknown_key_names_the_nearest():
@@ -80,7 +78,7 @@ def test_settings_cannot_be_changed():
 
 
 def test_unknown_preset_names_the_known():
-    with pytest.raises(UsageError, match="unknown preset fast; known: paper"):
+    with pytest.raises(UsageError, match="unknown preset fast; known: paper, best"):
         preset_values(PRETRAIN_PRESETS, "fast")
 
 
@@ -138,3 +136,11 @@ def test_toml_file_that_is_not_there(tmp_path):
         read_toml(tmp_path / "none.toml")
     with pytest.raises(UsageError, match="cannot be read as TOML"):
         read_toml(tmp_path)
+
+
+@pytest.mark.parametrize("task", ["profiling", "cold-start", "sequential"])
+def test_every_preset_is_made_of_settings_that_fit_together(task: str):
+    for values in PRETRAIN_PRESETS.values():
+        PretrainSettings.of(values).encoder()
+    for name in FINETUNE_PRESETS:
+        FinetuneSettings.of(finetune_preset(name, task))

@@ -158,6 +158,9 @@ class PretrainSettings(TrainSettings):
     full_softmax_items: int = Field(20_000, ge=1, description="next, masked: most items for which item_loss=auto takes all of them")
     negatives: int = Field(1024, ge=1, description="next, masked: items drawn a batch for item_loss=sampled")
     negative_power: float = Field(0.75, ge=0, le=1, description="next, masked: they are drawn by their count to this power")
+    item_start: Literal["random", "factors"] = Field(
+        "random", description="item embeddings before the first step: noise, or factors of which items stand near each other"
+    )
     tied: bool = Field(True, description="next, masked: items are scored by their embeddings, or by a table of their own")
     mask_share: float | None = Field(
         None, gt=0, le=1, description="share of the items that are predicted; if not given 0.3 for masked, 0.2 for s3rec"
@@ -256,6 +259,12 @@ class FinetuneSettings(TrainSettings):
     item_loss: Literal["full", "bce"] = Field(
         "full", description="sequential: softmax over all items, or (with positions=all) against one other item (SASRec's own)"
     )
+    wide: Literal["none", "bag"] = Field(
+        "none", description="profiling, cold-start: a linear term on the bag of the whole history beside the user's vector"
+    )
+    readout: Literal["ur", "item"] | None = Field(
+        None, description="read the user's vector at UR or at the last item; the model's own if not given"
+    )
     max_targets: int = Field(3, ge=1, description="cold-start: targets of a user that become instances (paper V-A-1: g)")
     before_target: bool = Field(True, description="cold-start: where both logs have times, read only events before the target")
     with_scratch: bool = Field(False, description="fit the same network from a random start too, to see what pre-training is worth")
@@ -281,17 +290,6 @@ class EmbedSettings(Settings):
     checkpoint_every: int | None = Field(
         None, ge=1, description="users after which what is done is kept, so that the same command goes on after a kill"
     )
-
-
-PRETRAIN_PRESETS: dict[str, dict[str, Any]] = {"paper": {}}
-FINETUNE_PRESETS: dict[str, dict[str, Any]] = {"paper": {}}
-
-
-def preset_values(presets: Mapping[str, dict[str, Any]], name: str) -> dict[str, Any]:
-    """The values of a preset; UsageError that lists the known ones."""
-    if name not in presets:
-        raise UsageError(f"unknown preset {name}; known: {', '.join(presets)}")
-    return dict(presets[name])
 
 
 def read_toml(path: Path) -> dict[str, Any]:

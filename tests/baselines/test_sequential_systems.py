@@ -119,9 +119,9 @@ def test_one_other_item_with_a_bias_of_its_own(made: Any) -> None:
     torch.testing.assert_close(step.loss, expected, atol=1e-10, rtol=0)
 
 
-def test_an_epoch_is_whole_histories_as_often_as_others_draw_prefixes(like: UserEncoder, task: Any, settings: Any) -> None:
+def test_an_epoch_is_whole_histories_as_often_as_others_draw_prefixes(task: Any) -> None:
     given = task("sequential", prefixes=3)
-    histories, targets = BASELINES["sasrec"](like, settings()).source(given)(np.random.default_rng(0))
+    histories, targets = given.whole(np.random.default_rng(0))
     assert len(histories) == len(targets) == given.n_train == 3 * len(given.train)
     for place in range(len(given.train)):
         whole = given.train[place].tolist()

@@ -222,7 +222,7 @@ def test_a_pre_trained_model_is_no_fitted_one(model: Path) -> None:
     [
         ({"task": "profilng"}, "unknown task profilng; known: profiling, cold-start, sequential"),
         ({"task": "sequential", "mode": "adaptr"}, "mode: .*(given: 'adaptr')"),
-        ({"task": "sequential", "preset": "bst"}, "unknown preset bst; known: paper"),
+        ({"task": "sequential", "preset": "bst"}, "unknown preset bst; known: paper, best"),
         ({"task": "sequential", "head": "big"}, "head: "),
         ({"task": "sequential", "train_fraction": 0}, "train_fraction: "),
     ],

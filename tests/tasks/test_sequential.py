@@ -56,7 +56,7 @@ def test_an_easy_chain_is_learned_nearly_perfectly(next_item: SequentialModel) -
 
 
 def test_a_chain_is_learned_with_a_split_by_time(fit_next: Fit) -> None:
-    model = fit_next(split="time", epochs=20)
+    model = fit_next(split="time", epochs=30)
     assert model.facts["split"]["name"] == "time"
     assert model.facts["metrics"]["mrr@10"]["value"] > 0.9
 

@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.sparse as sp
 
-from userclue.baselines.histories import count_matrix
+from userclue.data.counts import count_matrix
 from userclue.data.store import Sequences
 from userclue.metrics.ranking import top_k
 

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import scipy.sparse as sp
 
-from userclue.baselines.histories import count_matrix
+from userclue.data.counts import count_matrix
 from userclue.data.splits import Instances
 from userclue.data.store import Sequences
 from userclue.data.vocabulary import FIRST_ITEM

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.linear_model import LogisticRegression
 
-from userclue.baselines.histories import count_matrix
+from userclue.data.counts import count_matrix
 from userclue.data.store import Sequences
 from userclue.metrics.classification import log_loss
 

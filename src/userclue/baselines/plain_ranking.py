@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 import scipy.sparse as sp
 
-from userclue.baselines.histories import count_matrix, item_events
 from userclue.baselines.neighbours import cosine_neighbours
+from userclue.data.counts import count_matrix, item_events
 from userclue.data.store import Sequences
 from userclue.data.vocabulary import FIRST_ITEM
 

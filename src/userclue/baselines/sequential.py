@@ -2,23 +2,8 @@
 
 from typing import Any, ClassVar
 
-import numpy as np
-
 from userclue.baselines.trained import TrainedBaseline
-from userclue.data.batches import Source
-from userclue.data.store import Sequences
-from userclue.tasks.base import FittedModel, Task
-from userclue.tasks.sequential import Sequential
-
-
-def whole_histories(task: Sequential) -> Source:
-    """Whole training histories, the last event the target: each step learns every position of each window once.
-
-    A history comes as often in an epoch as other systems draw a prefix of it, so that an epoch has as many steps for all.
-    """
-    starts, ends = (np.repeat(bounds, task.prefixes) for bounds in (task.train.starts, task.train.ends - 1))
-    histories = Sequences(task.train.items, starts, ends)
-    return lambda _: (histories, np.asarray(histories.items[ends]))
+from userclue.tasks.base import FittedModel
 
 
 class SASRec(TrainedBaseline):
@@ -43,11 +28,6 @@ class SASRec(TrainedBaseline):
     def prepare(self, model: FittedModel) -> None:
         """Leave the bias of the head at zero: SASRec has none (eq. 6)."""
         model.head.get_parameter("bias").requires_grad_(False)
-
-    def source(self, task: Task) -> Source:
-        """Whole training histories."""
-        assert isinstance(task, Sequential)
-        return whole_histories(task)
 
 
 class SASRecBCE(SASRec):

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import torch
 
 from userclue.config import EncoderConfig, FinetuneSettings, PretrainSettings
-from userclue.data.batches import Source
 from userclue.data.store import Dataset
 from userclue.encoder import UserEncoder
 from userclue.errors import DataError
@@ -19,6 +18,8 @@ from userclue.tasks.base import FittedModel, Task
 from userclue.tasks.fitting import INIT, fit_model, unfitted
 from userclue.train.journal import UNWATCHED, Watch
 from userclue.train.loop import seeded_generator
+
+OWN = {"wide": "none", "readout": None, "causal": None}  # the model's own affair, and no part of another system
 
 
 class TrainedBaseline:
@@ -38,7 +39,7 @@ class TrainedBaseline:
         self.like = like
         dropout = {} if settings.dropout is None else {"dropout": settings.dropout}
         self.config = EncoderConfig.of({**self.shaped_like(like.config), **dropout})
-        self.settings = FinetuneSettings.of({**settings.model_dump(), "mode": "scratch", "with_scratch": False, **self.training})
+        self.settings = FinetuneSettings.of({**settings.model_dump(), "mode": "scratch", "with_scratch": False, **OWN, **self.training})
 
     def shaped_like(self, config: EncoderConfig) -> dict[str, Any]:
         """The encoder's shape, beside an encoder of `config`."""
@@ -57,7 +58,7 @@ class TrainedBaseline:
         generator = seeded_generator(torch.device("cpu"), self.settings.seed, INIT)
         model = unfitted(task, self.encoder(generator, start), self.system, self.settings, dataset, generator)
         self.prepare(model)
-        fit_model(model, task, self.settings, watch, self.source(task), self.smallest_batch)
+        fit_model(model, task, self.settings, watch, self.smallest_batch)
         return model
 
     def encoder(self, generator: torch.Generator, start: UserEncoder | None) -> UserEncoder:
@@ -73,7 +74,3 @@ class TrainedBaseline:
 
     def prepare(self, model: FittedModel) -> None:
         """What is to be done to the model before its first step: nothing."""
-
-    def source(self, task: Task) -> Source:
-        """Where an epoch's instances come from: the task."""
-        return task.source

@@ -4,11 +4,9 @@ from datetime import UTC, datetime, timedelta
 from math import gcd
 from typing import Any, ClassVar
 
-from userclue.baselines.sequential import whole_histories
 from userclue.baselines.trained import TrainedBaseline
 from userclue.config import EncoderConfig, FinetuneSettings, PretrainSettings, TrainSettings
 from userclue.data.attribute_codes import category_columns
-from userclue.data.batches import Source
 from userclue.data.store import Dataset
 from userclue.data.times import parse_instant
 from userclue.encoder import UserEncoder
@@ -28,8 +26,9 @@ class CLUEZero(TrainedBaseline):
 
     def __init__(self, like: UserEncoder, settings: FinetuneSettings) -> None:
         super().__init__(like, settings)
-        if settings.causal is not None:
-            self.config = self.config.model_copy(update={"causal": settings.causal})
+        said = {name: value for name in ("causal", "readout") if (value := getattr(settings, name)) is not None}
+        self.config = self.config.model_copy(update=said)
+        self.settings = self.settings.model_copy(update={"wide": settings.wide, **said})
 
     def shaped_like(self, config: EncoderConfig) -> dict[str, Any]:
         """The same."""
@@ -101,8 +100,8 @@ class S3Rec(Pretrained):
     """S3-Rec (Zhou et al. 2020): its four losses read both ways, then the same weights are fitted from the past alone (section 4).
 
     Two layers, two heads, dropout 0.5. Every category that the items have is predicted, none is part of an embedding; without any, two
-    of the losses are left. For the next item it is fitted as SASRec is here: at every position, softmax over all items scored by their
-    embeddings, where the paper sets one other item against the target.
+    of the losses are left. For the next item it is fitted at every position, softmax over all items scored by their embeddings, where the
+    paper sets one other item against the target.
     """
 
     system = "s3rec"
@@ -125,7 +124,3 @@ class S3Rec(Pretrained):
         separator = self.like.config.attribute_separator
         columns = category_columns(dataset.vocabulary, separator)
         return {"dropout": self.shape["dropout"], "attribute_separator": separator, "predicted_attributes": columns or None}
-
-    def source(self, task: Task) -> Source:
-        """For the next item whole histories, as SASRec; else the task's own instances."""
-        return whole_histories(task) if isinstance(task, Sequential) else task.source

@@ -9,7 +9,8 @@ import typer
 from userclue.cli.console import reporting
 from userclue.cli.options import Json, Overwrite, Threads, with_settings
 from userclue.cli.progress import TrainingProgress
-from userclue.config import PRETRAIN_PRESETS, PretrainSettings
+from userclue.config import PretrainSettings
+from userclue.presets import PRETRAIN_PRESETS
 
 Dataset = Annotated[Path, typer.Argument(help="Dataset folder that `prepare` wrote.", show_default=False)]
 Output = Annotated[Path, typer.Option("-o", "--out", help="Folder of the artifact to write.", show_default=False)]

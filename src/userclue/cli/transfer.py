@@ -9,7 +9,8 @@ from userclue.cli.comparison import show_comparison
 from userclue.cli.console import Report, reporting
 from userclue.cli.options import Json, Overwrite, Threads, UnusedSeed, with_settings
 from userclue.cli.progress import TrainingProgress
-from userclue.config import FINETUNE_PRESETS, FinetuneSettings
+from userclue.config import FinetuneSettings
+from userclue.presets import FINETUNE_PRESETS
 
 Model = Annotated[Path, typer.Argument(help="Artifact that `pretrain` wrote.", show_default=False)]
 Fitted = Annotated[Path, typer.Argument(help="Fitted model that `finetune` wrote.", show_default=False)]
@@ -57,7 +58,7 @@ def finetune_command(
     from userclue.jobs.finetune import finetune, finetune_settings
     from userclue.train.journal import Watch
 
-    seed = finetune_settings(**values).seed
+    seed = finetune_settings(task=task, **values).seed
     with reporting("finetune", as_json=json, seed=seed, threads=threads) as report, TrainingProgress(f"finetune {task}") as progress:
         fitted = finetune(
             model,

@@ -11,7 +11,7 @@ import torch
 
 from userclue.artifact import environment
 from userclue.baselines.registry import BASELINES, chosen_baselines
-from userclue.config import FINETUNE_PRESETS, FinetuneSettings, preset_values
+from userclue.config import FinetuneSettings
 from userclue.data.inputs import of_dataset
 from userclue.data.labels import read_labels
 from userclue.data.store import Dataset
@@ -23,6 +23,7 @@ from userclue.files import refuse_existing
 from userclue.jobs.rivals import account, check_rivals, fit_rivals, terms
 from userclue.jobs.scoring import score_cold_start, score_profiling, score_sequential
 from userclue.metrics.projection import project
+from userclue.presets import finetune_preset
 from userclue.tasks.base import FittedModel, Task
 from userclue.tasks.cold_start import ColdStart, ColdStartModel
 from userclue.tasks.fitting import INIT, fit_model, unfitted
@@ -63,7 +64,7 @@ def finetune(
     enough for the split) and ArtifactError.
     """
     begin = time.perf_counter()
-    chosen = finetune_settings(preset, **settings)
+    chosen = finetune_settings(preset, task, **settings)
     plain, named = chosen_baselines(baselines, task)
     if out is not None:
         refuse_existing(Path(out), overwrite)
@@ -116,9 +117,9 @@ def evaluate(
     return {**task.facts(), "mode": model.facts["mode"], **report, "conditions": task.conditions, "warnings": warnings}
 
 
-def finetune_settings(preset: str = "paper", **overrides: Any) -> FinetuneSettings:
-    """Preset, then overrides, then the default budget; every part checked."""
-    settings = FinetuneSettings.of({**preset_values(FINETUNE_PRESETS, preset), **overrides})
+def finetune_settings(preset: str = "paper", task: str = "", **overrides: Any) -> FinetuneSettings:
+    """Preset (as it is for `task`), then overrides, then the default budget; every part checked."""
+    settings = FinetuneSettings.of({**finetune_preset(preset, task), **overrides})
     if settings.epochs is settings.steps is settings.minutes is None:
         settings = settings.model_copy(update={"epochs": DEFAULT_EPOCHS})
     return settings
@@ -210,6 +211,8 @@ def _model(encoder: UserEncoder, task: Task, settings: FinetuneSettings, dataset
         config = config.model_copy(update={"dropout": settings.dropout})
     if settings.causal is not None:
         config = config.model_copy(update={"causal": settings.causal})
+    if settings.readout is not None:
+        config = config.model_copy(update={"readout": settings.readout})
     if settings.mode == "adapter":
         config = config.model_copy(update={"adapters": True})
     own = UserEncoder.new(config, encoder.vocabulary, generator)

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from userclue.artifact import environment
-from userclue.config import PRETRAIN_PRESETS, PretrainSettings, preset_values
+from userclue.config import PretrainSettings
 from userclue.data.batches import BatchStream, Source
 from userclue.data.cuts import before, hold_out
+from userclue.data.factors import item_factors
 from userclue.data.store import Dataset, Sequences
 from userclue.encoder import UserEncoder
 from userclue.errors import DataError, UsageError
@@ -20,7 +21,9 @@ from userclue.files import lock, refuse_existing
 from userclue.metrics.geometry import effective_rank
 from userclue.native import describe
 from userclue.nn.backbones import BACKBONES, settled
+from userclue.nn.embedding import SequenceEmbedding
 from userclue.objectives.registry import OBJECTIVES
+from userclue.presets import PRETRAIN_PRESETS, preset_values
 from userclue.train.checkpoint import Checkpoints
 from userclue.train.journal import UNWATCHED, Journal, Row, Watch
 from userclue.train.loop import Training, seeded_generator
@@ -129,6 +132,9 @@ def _train(
     sequences = visible(dataset, settings)
     generator = seeded_generator(torch.device("cpu"), settings.seed, INIT)
     encoder = UserEncoder.new(settings.encoder(), dataset.vocabulary, generator)
+    if settings.item_start == "factors":
+        assert isinstance(encoder.embedding, SequenceEmbedding)  # a bag is never pre-trained
+        encoder.embedding.take_items(item_factors(sequences, len(dataset.vocabulary), settings.dim, settings.seed))
     if init is not None:
         encoder.start_from(init if isinstance(init, UserEncoder) else UserEncoder.from_pretrained(init))
     objective = OBJECTIVES[settings.objective](encoder, settings, generator)

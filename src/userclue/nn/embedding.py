@@ -1,5 +1,6 @@
 """Items and positions to vectors (paper IV-A-1a)."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
@@ -9,6 +10,8 @@ from userclue.nn.attributes import ItemAttributes
 from userclue.nn.dropout import dropout
 from userclue.nn.fused import fits_whole, fused_embedding
 from userclue.nn.tables import ItemTable
+
+FACTOR_STD = 0.1  # of the items' vectors when they start from factors
 
 
 class SequenceEmbedding(nn.Module):
@@ -33,6 +36,12 @@ class SequenceEmbedding(nn.Module):
             self.items.weight[[PAD, UNK]] = 0.0
         if self.attributes is not None:
             self.attributes.reset(generator)
+
+    def take_items(self, vectors: np.ndarray) -> None:
+        """Start the items from `vectors`, float32 [V, D] of mean square 1; a row of zeros leaves its item as it was drawn."""
+        with torch.no_grad():
+            met = torch.from_numpy(np.flatnonzero(vectors.any(axis=1)))
+            self.items.weight[met] = FACTOR_STD * torch.from_numpy(vectors)[met]
 
     def rows(self, items: Tensor) -> Tensor:
         """Whole embeddings, attributes included, of the items int64 [M] → [M, D]: what a head tied to the items scores by."""

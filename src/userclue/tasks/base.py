@@ -25,6 +25,7 @@ from userclue.item_losses import binary_cross_entropy, other_rows, softmax_cross
 from userclue.metrics.blocks import InnerProducts
 from userclue.metrics.ranking import best_items
 from userclue.nn.adapters import adapted_parameters
+from userclue.tasks.wide import WidePart
 from userclue.train.journal import Row
 from userclue.train.step import Step
 
@@ -37,6 +38,7 @@ class FittedModel(nn.Module):
     def __init__(self, encoder: UserEncoder, head: nn.Module, facts: dict[str, Any]) -> None:
         super().__init__()
         self.encoder, self.head, self.facts = encoder, head, facts
+        self.wide: WidePart | None = None
         self.rows: list[Row] = []
 
     @property
@@ -65,7 +67,11 @@ class FittedModel(nn.Module):
             Path(path),
             "fitted",
             config=config,
-            tensors={"model.safetensors": self.encoder.state_dict(), "head.safetensors": self.head.state_dict()},
+            tensors={
+                "model.safetensors": self.encoder.state_dict(),
+                "head.safetensors": self.head.state_dict(),
+                **({} if self.wide is None else {"wide.safetensors": self.wide.state_dict()}),
+            },
             vocabulary=self.vocabulary,
             rows=self.rows,
             card=model_card(config, self.vocabulary.n_items, self.rows[-1] if self.rows else {}, self.facts),
@@ -90,6 +96,8 @@ class FittedModel(nn.Module):
             head = cls.blank_head(encoder, facts)
         load_tensors(head, artifact.tensors("head.safetensors"), artifact.path)
         model = cls(encoder, head, facts)
+        if facts["settings"].get("wide", "none") != "none":
+            model.wide = WidePart(**artifact.tensors("wide.safetensors"))
         model.rows = artifact.rows
         return model
 
@@ -99,7 +107,10 @@ class FittedModel(nn.Module):
         device = next(self.parameters()).device
         size = max(1, min(ENCODE_BATCH, (1 << 24) // self.facts["outputs"]))
         for batch in sorted_batches(sequences, size, self.encoder.config.max_len):
-            yield batch.users.numpy(), self(batch.to(device)).float().cpu().numpy()
+            logits = self(batch.to(device)).float()
+            if self.wide is not None:
+                logits += self.wide(torch.from_numpy(self.wide.features(sequences.take(batch.users.numpy()))).to(device))
+            yield batch.users.numpy(), logits.cpu().numpy()
 
     def scores(self, sequences: Sequences) -> np.ndarray:
         """Logits float32 [B, K] in the order of `sequences`."""
@@ -116,9 +127,14 @@ class FittedModel(nn.Module):
 
         def vectors(rows: np.ndarray) -> np.ndarray:
             histories, which = sequences.take(rows).distinct()
-            return np.asarray(self.encoder.vectors(histories)[which])
+            found = self.encoder.vectors(histories)
+            if self.wide is not None:
+                found = np.concatenate([found, self.wide.features(histories)], axis=1)
+            return np.asarray(found[which])
 
         weight, bias = (getattr(self.head, name).detach() for name in ("weight", "bias"))
+        if self.wide is not None:
+            weight, bias = torch.cat([weight, self.wide.weight], dim=1), bias + self.wide.bias
         return InnerProducts(vectors, weight, bias)
 
     def mean_loss(self, part: Instances) -> float:
@@ -199,6 +215,7 @@ class Task(Protocol):
     outputs: int
     ignored_target: int
     n_train: int
+    train: Any
     valid: Instances
     test: Instances
     conditions: str

@@ -115,6 +115,7 @@ class ColdStart:
         found = self.targets.indices(table["item_id"].take(pa.array(rows))).astype(np.int64)
         whole = Instances(inputs, found, users)
         self.train, self.valid, self.test = (whole.take(one) for one in (train, parts.valid, parts.test))
+        self.histories = sequences  # of all users, labelled or not
         self.n_train, self.outputs = len(self.train), len(self.targets)
         self.conditions = self._conditions()
 

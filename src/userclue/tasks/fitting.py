@@ -7,14 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from userclue.config import FinetuneSettings
-from userclue.data.batches import BatchStream, Source
+from userclue.data.batches import BatchStream
 from userclue.data.store import Dataset
 from userclue.encoder import UserEncoder
 from userclue.errors import UsageError
+from userclue.metrics.ranking import full_ranking, ranking_metrics
 from userclue.tasks.base import FittedModel, Task, Training
 from userclue.tasks.cold_start import ColdStart, ColdStartModel
 from userclue.tasks.profiling import Profiling, ProfilingModel
 from userclue.tasks.registry import MODELS
+from userclue.tasks.sequential import Sequential
+from userclue.tasks.wide import SHARES, UNTUNED_SHARE, Classifier, Recommender
 from userclue.train.journal import Journal, Watch
 from userclue.train.loop import Training as Run
 from userclue.train.loop import device_of
@@ -35,21 +38,21 @@ def unfitted(
     return model
 
 
-def fit_model(
-    model: FittedModel, task: Task, settings: FinetuneSettings, watch: Watch, source: Source | None = None, smallest: int = 1
-) -> None:
+def fit_model(model: FittedModel, task: Task, settings: FinetuneSettings, watch: Watch, smallest: int = 1) -> None:
     """Train `model` on the training part and keep the weights of the best epoch; rows, steps and parameters are written to it.
 
-    source: `task.n_train` training instances an epoch, the task's own if not given. smallest: users that a batch needs.
+    smallest: users that a batch needs.
     Raises UsageError when the loss is no longer a number.
     """
     journal = Journal((watch.row,))
     stopping = _EarlyStopping(model, task, settings, journal)
     positions = settings.positions if task.name == "sequential" else "last"
+    # Read out at the last item, every place of a history is trained as it is read; UR would see the end of each history alone.
+    whole = positions == "all" and model.encoder.config.readout == "item"
     run = Run(
         Training(model, settings.mode, task.ignored_target, positions, settings.item_loss),
         BatchStream(
-            source=source or task.source,
+            source=task.whole if whole and isinstance(task, Sequential) else task.source,
             n_sequences=task.n_train,
             batch_size=settings.batch_size,
             max_len=model.encoder.config.max_len,
@@ -67,10 +70,40 @@ def fit_model(
     progress = run.run()
     stopping.restore()
     model.to(device_of("cpu"))
+    if settings.wide == "bag" and isinstance(task, Profiling | ColdStart):
+        add_wide_part(model, task, settings.seed)
     model.requires_grad_(True)
     model.rows = journal.rows
     model.facts["steps"] = progress.step
     model.facts["best_epoch"] = stopping.best_epoch
+
+
+def add_wide_part(model: FittedModel, task: Profiling | ColdStart, seed: int) -> None:
+    """Fit a wide part and weigh it against the network by the share, of SHARES, that is best on the validation part.
+
+    Best is the least log-loss for profiling, whose log-loss is smoother than its accuracy, and the greatest MRR@10 for cold start.
+    """
+    kind = Classifier if isinstance(task, Profiling) else Recommender
+    wide = kind(task.histories, task.outputs, len(model.vocabulary), seed).fit(task.train, task.valid)
+    tensors = [getattr(module, name).detach() for module in (wide, model.head) for name in ("weight", "bias")]
+    kept = [tensor.clone() for tensor in tensors]
+    model.wide, losses = wide, []
+
+    def blend(share: float) -> None:
+        for tensor, own, weight in zip(tensors, kept, (share, share, 1 - share, 1 - share), strict=True):
+            tensor.copy_(weight * own)
+
+    for share in SHARES:
+        blend(share)
+        losses.append(model.mean_loss(task.valid) if isinstance(task, Profiling) else -_mrr(model, task))
+    share = SHARES[int(np.argmin(losses))] if len(task.valid) else UNTUNED_SHARE
+    blend(share)
+    model.facts["wide_share"] = share
+
+
+def _mrr(model: FittedModel, task: ColdStart) -> float:
+    ranks = full_ranking(model.inner_products(task.valid.inputs), len(task.valid), task.valid.targets).ranks_all
+    return float(ranking_metrics(ranks)["mrr@10"].mean()) if len(task.valid) else 0.0
 
 
 class _EarlyStopping:

@@ -107,6 +107,7 @@ class Profiling:
             share = max(1, round(len(self.train) * settings.train_fraction))
             chosen = np.random.default_rng(seed).permutation(len(self.train))[:share]
             self.train = self.train.take(np.sort(chosen))
+        self.histories = sequences  # of all users, labelled or not
         self.n_train = len(self.train)
         self.conditions = (
             f"Split 80/5/15 by user, seed {seed}; one instance a user; accuracy averaged over users, macro-F1 over classes, "

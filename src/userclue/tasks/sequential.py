@@ -117,6 +117,16 @@ class Sequential:
 
         return draw
 
+    @property
+    def whole(self) -> Source:
+        """Whole training histories, the last event the target: each step learns every position of each window once.
+
+        A history comes as often in an epoch as `source` draws a prefix of it, so that an epoch has as many steps.
+        """
+        starts, ends = (np.repeat(bounds, self.prefixes) for bounds in (self.train.starts, self.train.ends - 1))
+        histories = Sequences(self.train.items, starts, ends)
+        return lambda _: (histories, np.asarray(histories.items[ends]))
+
     def head(self, encoder: UserEncoder, settings: FinetuneSettings, generator: torch.Generator) -> nn.Module:
         """`linear`: a layer D → V of its own; `tied`: the encoder's item embeddings.
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from userclue.baselines.histories import count_matrix, item_events
+from userclue.data.counts import count_matrix, item_events
 from userclue.data.store import Sequences
 from userclue.data.vocabulary import FIRST_ITEM, MASK, UNK
 

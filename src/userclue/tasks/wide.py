@@ -1,0 +1,174 @@
+"""The wide part of a head: a linear term on the bag of the whole history, beside the deep vector (Cheng et al. 2016, section 3.1).
+
+It is fitted by itself, by a convex or closed form, and the validation part weighs it against the network: logits are
+share · wide + (1 - share) · deep. The basis of the bag is learned from all histories of the dataset, labelled or not.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+
+from userclue.data.factors import Bag
+from userclue.data.splits import Instances
+from userclue.data.store import Sequences
+from userclue.data.vocabulary import FIRST_ITEM
+from userclue.metrics.blocks import InnerProducts
+from userclue.metrics.ranking import full_ranking, ranking_metrics
+
+RANK = 256
+RANKS = (32, 64, 128, RANK)  # cold start: what the validation instances choose from, by MRR@10, …
+RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+UNTUNED_RANK, UNTUNED_RIDGE = 64, 10.0
+PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # profiling: inverse strengths of L2, from strong to weak, by log-loss
+UNTUNED_PENALTY = 0.01
+SHARPNESSES = (10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
+UNTUNED_SHARPNESS = 40.0
+SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)  # of the wide part in the logits
+UNTUNED_SHARE = 0.5
+# Against each other and the penalties, as they were best on validation users: bag, factors, length.
+BAG_SCALE, FACTOR_SCALE, LENGTH_SCALE = 10.0, 15.0, 0.3
+ABSENT = -20.0  # logit of a class that no training user has
+TOLERANCE, ITERATIONS = 1e-3, 500
+
+
+class Moments(NamedTuple):
+    """What ridge regression needs of the training instances, centred: [R, R], [K, R], [R] and [K]."""
+
+    factors: np.ndarray
+    taken: np.ndarray
+    mean: np.ndarray
+    shares: np.ndarray
+
+
+class WidePart(nn.Module):
+    """Logits weight · [table' bag, ln(1 + events)] + bias, none of them trained. rarity [V], table [V, R], weight [K, R + 1], bias [K]."""
+
+    def __init__(self, rarity: Tensor, table: Tensor, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        for name, tensor in {"rarity": rarity, "table": table, "weight": weight, "bias": bias}.items():
+            self.register_buffer(name, tensor)
+        self.rarity: Tensor
+        self.table: Tensor
+        self.weight: Tensor
+        self.bias: Tensor
+
+    @classmethod
+    def of(cls, bag: Bag, table: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> "WidePart":
+        """From arrays, in float32."""
+        return cls(*(torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in (bag.rarity, table, weight, bias)))
+
+    def features(self, sequences: Sequences) -> np.ndarray:
+        """float32 [B, R + 1]."""
+        return _features(Bag(self.rarity.cpu().numpy()), self.table.cpu().numpy(), sequences)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, R + 1] → logits [B, K]."""
+        return features @ self.weight.T + self.bias
+
+
+def _features(bag: Bag, table: np.ndarray, sequences: Sequences) -> np.ndarray:
+    length = np.log1p(sequences.lengths).astype(np.float32)
+    return np.concatenate([np.asarray(bag.rows(sequences) @ table, np.float32), length[:, None]], axis=1)
+
+
+class Classifier:
+    """Softmax regression (L2) on the bag, its factors and the length of a history."""
+
+    def __init__(self, histories: Sequences, outputs: int, vocabulary_size: int, seed: int) -> None:
+        self.bag, self.outputs = Bag.learned(histories, vocabulary_size), outputs
+        self.basis = self.bag.basis(histories, RANK, seed)
+        lengths = np.log1p(histories.lengths)
+        self.mean, self.scale = float(lengths.mean()), LENGTH_SCALE / (float(lengths.std()) or 1.0)
+
+    def fit(self, train: Instances, valid: Instances) -> WidePart:
+        """Along the penalties from strong to weak, until the log-loss on `valid` rises."""
+        x, lowest, best = self._design(train.inputs), np.inf, None
+        for penalty in PENALTIES if len(valid) else (UNTUNED_PENALTY,):
+            part = self._fitted(x, train.targets, penalty)
+            logits = part(torch.from_numpy(part.features(valid.inputs))).double()
+            loss = float(nn.functional.cross_entropy(logits, torch.from_numpy(valid.targets))) if len(valid) else 0.0
+            if best is not None and loss >= lowest:
+                break
+            lowest, best = loss, part
+        assert best is not None
+        return best
+
+    def _design(self, sequences: Sequences) -> sp.csr_array:
+        rows = self.bag.rows(sequences)
+        length = (np.log1p(sequences.lengths) - self.mean) * self.scale
+        parts = [rows * BAG_SCALE, sp.csr_array(np.asarray(rows @ self.basis) * FACTOR_SCALE), sp.csr_array(length[:, None])]
+        return sp.csr_array(sp.hstack(parts, format="csr", dtype=np.float64))
+
+    def _fitted(self, x: sp.csr_array, targets: np.ndarray, penalty: float) -> WidePart:
+        classes, size = np.unique(targets), len(self.bag.rarity)
+        weights, bias = np.zeros((self.outputs, x.shape[1])), np.full(self.outputs, ABSENT)
+        bias[classes] = 0.0
+        if len(classes) > 1:
+            found = LogisticRegression(C=penalty, tol=TOLERANCE, max_iter=ITERATIONS).fit(x, targets)
+            chosen = classes[1:] if len(classes) == 2 else classes  # scikit-learn keeps one row for two classes
+            weights[chosen], bias[chosen] = found.coef_, found.intercept_
+        table = BAG_SCALE * weights[:, :size].T + FACTOR_SCALE * (self.basis @ weights[:, size:-1].T)
+        own = np.concatenate([np.eye(self.outputs), weights[:, -1:] * self.scale], axis=1)
+        return WidePart.of(self.bag, table, own, bias - weights[:, -1] * self.mean * self.scale)
+
+
+class Recommender:
+    """Ridge regression from the factors of a history to what its user takes, in closed form: logits are its estimates, sharpened."""
+
+    def __init__(self, histories: Sequences, outputs: int, vocabulary_size: int, seed: int) -> None:
+        self.bag, self.outputs = Bag.learned(histories, vocabulary_size), outputs
+        self.basis = self.bag.basis(histories, RANK, seed)
+        self.rank, self.ridge, self.sharpness = min(UNTUNED_RANK, self.basis.shape[1]), UNTUNED_RIDGE, UNTUNED_SHARPNESS
+
+    def fit(self, train: Instances, valid: Instances) -> WidePart:
+        """Rank and ridge by MRR@10 and then the sharpness by log-loss on `valid`."""
+        moments = self._moments(train)
+        judged = valid.take(np.flatnonzero(valid.targets >= FIRST_ITEM))
+        features = _features(self.bag, self.basis, judged.inputs)[:, :-1]
+        best = -1.0
+        for rank in sorted({min(rank, self.basis.shape[1]) for rank in RANKS}) if len(judged) else ():
+            for ridge in RIDGES:
+                products = InnerProducts(
+                    lambda rows: features[rows], *(torch.from_numpy(one).float() for one in _solved(moments, rank, ridge))
+                )
+                quality = float(ranking_metrics(full_ranking(products, len(judged), judged.targets).ranks_all)["mrr@10"].mean())
+                if quality > best:
+                    best, self.rank, self.ridge = quality, rank, ridge
+        weights, bias = _solved(moments, self.rank, self.ridge)
+        if len(judged):
+            self.sharpness = _sharpest(features @ weights.T + bias, judged.targets)
+        return self._part(weights, bias)
+
+    def _moments(self, train: Instances) -> Moments:
+        known = train.take(np.flatnonzero(train.targets >= FIRST_ITEM))
+        x = _features(self.bag, self.basis, known.inputs)[:, :-1].astype(np.float64)
+        taken = np.zeros((self.outputs, x.shape[1]))
+        np.add.at(taken, known.targets, x)
+        shares = np.bincount(known.targets, minlength=self.outputs) / max(len(known), 1)
+        mean = x.mean(axis=0)
+        return Moments(x.T @ x - len(x) * np.outer(mean, mean), taken - len(x) * np.outer(shares, mean), mean, shares)
+
+    def _part(self, weights: np.ndarray, bias: np.ndarray) -> WidePart:
+        weight = np.concatenate([weights * self.sharpness, np.zeros((self.outputs, 1))], axis=1)
+        return WidePart.of(self.bag, self.basis, weight, bias * self.sharpness)
+
+
+def _solved(moments: Moments, rank: int, ridge: float) -> tuple[np.ndarray, np.ndarray]:
+    """(weights [K, R], bias [K]) of the regression on the first `rank` factors."""
+    weights = np.zeros_like(moments.taken)
+    gram = moments.factors[:rank, :rank] + ridge * np.eye(rank)
+    weights[:, :rank] = np.linalg.solve(gram, moments.taken[:, :rank].T).T
+    return weights, moments.shares - weights @ moments.mean
+
+
+def _sharpest(estimates: np.ndarray, targets: np.ndarray) -> float:
+    """Of SHARPNESSES, that which times the estimates [B, K] makes logits of the least log-loss."""
+    losses = []
+    for sharpness in SHARPNESSES:
+        logits = torch.from_numpy(estimates[:, FIRST_ITEM:] * sharpness)
+        losses.append(float(nn.functional.cross_entropy(logits, torch.from_numpy(targets.astype(np.int64) - FIRST_ITEM))))
+    return SHARPNESSES[int(np.argmin(losses))]

@@ -1,0 +1,98 @@
+"""The wide part against scikit-learn and the closed form; what it adds to a fitted model, and that it is saved with it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from userclue.data.splits import Instances
+from userclue.data.store import Dataset, Sequences
+from userclue.data.vocabulary import FIRST_ITEM
+from userclue.jobs.finetune import evaluate
+from userclue.tasks.base import FittedModel
+from userclue.tasks.registry import load_fitted
+from userclue.tasks.wide import SHARES, Classifier, Recommender
+
+SIZE = FIRST_ITEM + 30
+Fit = Callable[..., FittedModel]
+
+
+def drawn(n: int, seed: int) -> tuple[Sequences, np.ndarray]:
+    """Histories of two tastes, and whose each is."""
+    generator = np.random.default_rng(seed)
+    taste = generator.integers(0, 2, n)
+    lists = [FIRST_ITEM + 12 * one + generator.integers(0, 18, generator.integers(1, 12)) for one in taste]
+    return Sequences.from_lists([one.astype(np.int32) for one in lists]), taste
+
+
+def instances(n: int, seed: int, targets: Callable[[np.ndarray], np.ndarray]) -> Instances:
+    histories, taste = drawn(n, seed)
+    return Instances(histories, targets(taste).astype(np.int64), np.arange(n))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_classifier_is_scikit_learns_on_the_same_features(classes: int) -> None:
+    generator = np.random.default_rng(3)
+
+    def label(taste: np.ndarray) -> np.ndarray:
+        return np.where(generator.random(len(taste)) < 0.8, taste, classes - 1)
+
+    train, valid = instances(200, 0, label), instances(60, 1, label)
+    kind = Classifier(train.inputs, classes, SIZE, 0)
+    part = kind.fit(train, valid)
+    proba = part(torch.from_numpy(part.features(valid.inputs))).softmax(dim=1).numpy()
+    x, valid_x = kind._design(train.inputs), kind._design(valid.inputs)
+    losses = {}
+    for penalty in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3):
+        expected = LogisticRegression(C=penalty, tol=1e-3, max_iter=500).fit(x, train.targets).predict_proba(valid_x)
+        losses[penalty] = -np.log(expected[np.arange(len(valid)), valid.targets]).mean(), expected
+    np.testing.assert_allclose(proba, min(losses.values(), key=lambda pair: pair[0])[1], atol=1e-4)
+
+
+def test_a_class_without_training_users_is_never_likely() -> None:
+    train = instances(100, 0, lambda taste: taste)
+    part = Classifier(train.inputs, 3, SIZE, 0).fit(train, train.take(np.arange(0)))
+    assert part(torch.from_numpy(part.features(train.inputs))).softmax(dim=1)[:, 2].max() < 1e-6
+
+
+def test_the_recommender_is_ridge_regression() -> None:
+    train = instances(300, 0, lambda taste: FIRST_ITEM + 3 * taste)
+    kind = Recommender(train.inputs, FIRST_ITEM + 6, SIZE, 0)
+    part = kind.fit(train, train.take(np.arange(0)))
+    rank, sharpness = min(64, kind.basis.shape[1]), 40.0
+    x = np.asarray(kind.bag.rows(train.inputs) @ kind.basis)[:, :rank].astype(np.float64)
+    taken = np.eye(FIRST_ITEM + 6)[train.targets]
+    expected = Ridge(alpha=10.0).fit(x, taken).predict(x)
+    found = part(torch.from_numpy(part.features(train.inputs))).numpy() / sharpness
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_the_recommender_chooses_on_the_validation_part() -> None:
+    train, valid = (instances(n, n, lambda taste: FIRST_ITEM + 3 * taste) for n in (300, 80))
+    part = Recommender(train.inputs, FIRST_ITEM + 6, SIZE, 0).fit(train, valid)
+    found = part(torch.from_numpy(part.features(valid.inputs)))
+    assert (found.argmax(dim=1).numpy() == valid.targets).mean() > 0.8
+
+
+def test_a_profile_model_has_it_keeps_it_and_scores_the_same_again(
+    fit_profile: Fit, rings: Dataset, labels: pa.Table, tmp_path: Path
+) -> None:
+    model = fit_profile(wide="bag", epochs=1)
+    assert model.facts["wide_share"] in SHARES
+    assert model.wide is not None
+    model.save_pretrained(tmp_path / "fitted")
+    again = load_fitted(tmp_path / "fitted")
+    sequences = rings.sequences()
+    np.testing.assert_array_equal(again.scores(sequences), model.scores(sequences))
+    assert evaluate(again, rings, labels=labels, baselines=False)["metrics"] == model.facts["metrics"]
+
+
+def test_without_it_nothing_is_saved_of_it(fit_profile: Fit, tmp_path: Path) -> None:
+    model = fit_profile(epochs=1)
+    model.save_pretrained(tmp_path / "fitted")
+    assert model.wide is None
+    assert not (tmp_path / "fitted" / "wide.safetensors").exists()
