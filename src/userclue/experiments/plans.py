@@ -5,6 +5,7 @@ A plan is a task on a source. A source is a folder below --data that is read in 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
