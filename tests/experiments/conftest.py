@@ -1,16 +1,18 @@
 """Tiny data sets in the forms in which the public ones are published, and a reproduction made of them."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from userclue.experiments.runner import reproduce
+from userclue.experiments.runner import Reproduction, reproduce
 from userclue.experiments.scales import Scale
 from userclue.train.journal import UNWATCHED
 
 USERS, MOVIES = 60, 80
+ONLY = ("plain", "clue", "clue_zero", "peterrec", "ml-1m-gender", "ml-1m-sci-fi", "ml-1m-30")
 TINY = Scale("smoke", {"steps": 4, "dim": 8, "blocks": 1, "heads": 2}, {"steps": 4}, (0, 1), None, dropouts=(0.1, 0.5), shares=(0.5, 1.0))
 
 
@@ -96,20 +98,22 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
+@dataclass(frozen=True)
+class Made:
+    """A finished reproduction and what it said of itself."""
+
+    out: Path
+    done: Reproduction
+
+
 @pytest.fixture(scope="session")
-def made(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Everything of the paper, on one small data set, two seeds and four steps; tests only read it."""
+def scale() -> Scale:
+    """Four steps of everything."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def made(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Everything of the paper and the table of all systems, on one small data set and under two seeds; tests only read it."""
     out = tmp_path_factory.mktemp("made") / "out"
-    reproduce(
-        ["all", "systems"],
-        out,
-        TINY,
-        data=few,
-        only=["plain", "clue", "clue_zero", "peterrec", *TINY_PLANS],
-        tell=lambda _: None,
-        watch=UNWATCHED,
-    )
-    return out
-
-
-TINY_PLANS = ("ml-1m-gender", "ml-1m-sci-fi", "ml-1m-30", "builtin-10")
+    return Made(out, reproduce(["all", "systems"], out, TINY, data=few, only=ONLY, tell=lambda _: None, watch=UNWATCHED))

@@ -57,7 +57,7 @@ def test_all_systems_run_on_what_is_there(public: Path, few: Path) -> None:
 
 def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
     refuse_empty(None)
-    with pytest.raises(UsageError, match="holds none of the data sets known .*ml-1m"):
+    with pytest.raises(UsageError, match=r"holds none of the data sets known .*ml-1m"):
         refuse_empty(tmp_path)
 
 

@@ -1,5 +1,6 @@
 """`userclue reproduce`."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,9 @@ Data = Annotated[
 ]
 Output = Annotated[Path, typer.Option("-o", "--out", help="Folder to write to; what is finished there is taken over.", show_default=False)]
 ScaleName = Annotated[str, typer.Option("--scale", help="smoke (minutes), small (about an hour on two cores) or paper (needs a GPU).")]
-Seeds = Annotated[str | None, typer.Option("--seeds", metavar="NUMBERS", help="Seeds, joined by commas; the scale's own if not given.")]
+Seeds = Annotated[
+    str | None, typer.Option("--seeds", metavar="NUMBERS", help="Seeds, joined by commas or spaces; the scale's own if not given.")
+]
 Only = Annotated[str | None, typer.Option("--only", metavar="NAMES", help="Keep to these systems or plans, joined by commas.")]
 Steps = Annotated[int | None, typer.Option("--pretrain-steps", min=1, help="Steps of every pre-training, in place of the scale's budget.")]
 FitSteps = Annotated[int | None, typer.Option("--fit-steps", min=1, help="Steps of every fit at most, in place of the scale's budget.")]
@@ -78,7 +81,7 @@ def reproduce_command(
 
 def _numbers(text: str) -> list[int]:
     try:
-        numbers = [int(part) for part in text.split(",")]
+        numbers = [int(part) for part in re.split(r"[,\s]+", text.strip())]
     except ValueError:
         numbers = [-1]
     if min(numbers) < 0:

@@ -8,6 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from userclue.experiments.claims import PRIMARY
 from userclue.experiments.rows import Collected
@@ -31,6 +32,7 @@ STYLE: Any = {
     "grid.color": "#e3e3de",
 }
 DPI = 120
+DODGE = 0.08
 
 
 def figure(experiment: str, collected: Collected) -> dict[str, bytes] | None:
@@ -67,7 +69,7 @@ def _comparison(rows: list[Json], collected: Collected) -> Figure:
     plans = list(_by_plan(rows, collected))
     most = max(len(own) for _, _, own in plans)
     drawn, axes = _panels(len(plans), 4.8, 1.0 + 0.26 * most)
-    for axis, (plan, metric, own) in zip(axes, plans, strict=True):
+    for axis, (_, metric, own) in zip(axes, plans, strict=True):
         own = sorted(own, key=lambda row: row["value"])
         for place, row in enumerate(own):
             colour = COLOURS[1] if row["system"] in ("clue", "best") else COLOURS[0]
@@ -76,8 +78,8 @@ def _comparison(rows: list[Json], collected: Collected) -> Figure:
         axis.set_yticks(range(len(own)), [name_of(row["system"]) for row in own])
         axis.set_title(_heading(own[0]), fontsize=9)
         axis.set_xlabel(f"{metric_name(metric)}, 95 % interval")
+        axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.grid(axis="x")
-        del plan
     return drawn
 
 
@@ -86,9 +88,12 @@ def _lines(rows: list[Json], collected: Collected, label: str) -> Figure:
     plans = list(_by_plan(rows, collected))
     drawn, axes = _panels(len(plans), 5.4, 3.4)
     for axis, (_, metric, own) in zip(axes, plans, strict=True):
-        for place, system in enumerate(dict.fromkeys(row["system"] for row in own)):
+        systems = list(dict.fromkeys(row["system"] for row in own))
+        apart = DODGE / max(len(systems) - 1, 1)  # side by side, so that intervals can be told apart
+        for place, system in enumerate(systems):
             line = sorted((row for row in own if row["system"] == system), key=lambda row: float(row["variant"]))
             x, value, low, high = (np.array([float(row[name]) for row in line], np.float64) for name in ("variant", "value", "low", "high"))
+            x += (place - (len(systems) - 1) / 2) * apart
             colour, mark = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
             ends = np.maximum(np.stack([value - low, high - value]), 0)
             axis.errorbar(x, value, ends, color=colour, marker=mark, markersize=5, linewidth=1.5, capsize=2, label=name_of(system))

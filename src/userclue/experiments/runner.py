@@ -73,6 +73,24 @@ def reproduce(
     seeds = tuple(dict.fromkeys(seeds or scale.seeds))
     entries = {name: _only(STUDIES[name](data, scale, seeds), only) for name in chosen}
     warnings = [f"{name}: nothing to do; no data for it, or --only leaves nothing" for name in chosen if not entries[name]]
+    try:
+        done = _carry_out(entries, out, scale, data, list(seeds), overwrite, tell, watch)
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; what is finished is kept in {out}, the same command goes on from there") from None
+    return Reproduction(list(entries), *done, warnings)
+
+
+def _carry_out(
+    entries: dict[str, list[Entry]],
+    out: Path,
+    scale: Scale,
+    data: Path | None,
+    seeds: list[int],
+    overwrite: bool,
+    tell: Callable[[str], None],
+    watch: Watch,
+) -> tuple[int, int, list[str], list[Json]]:
+    """Do what is not done yet and publish; returns cells run, cells kept, files and claims."""
     with lock(out):
         manifest = _opened(out, scale, overwrite)
         begin = time.perf_counter()
@@ -82,14 +100,14 @@ def reproduce(
         keys = {job.cell: job.key for job in jobs.values()}
         for name, listed in entries.items():
             if listed:
-                manifest["experiments"][name] = {"seeds": list(seeds), "entries": [_told(entry, keys[entry.cell]) for entry in listed]}
+                manifest["experiments"][name] = {"seeds": seeds, "entries": [_told(entry, keys[entry.cell]) for entry in listed]}
         manifest["seconds"] = round(manifest["seconds"] + time.perf_counter() - begin, 1)
         command = shlex.join(["userclue", *sys.argv[1:]])
         manifest["commands"] = [*(one for one in manifest["commands"] if one != command), command]
         manifest["environment"] = environment()
         write_json(out / MANIFEST, manifest)
         files, claims = publish(out, manifest)
-    return Reproduction(list(entries), len(todo), len(jobs) - len(todo), files, claims, warnings)
+    return len(todo), len(jobs) - len(todo), files, claims
 
 
 def _chosen(names: Sequence[str]) -> list[str]:
@@ -110,7 +128,11 @@ def _only(entries: list[Entry], only: Sequence[str] | None) -> list[Entry]:
                 f"--only {name}: is no system ({', '.join(sorted(known_systems))}) and no plan ({', '.join(sorted(known_plans))})"
             )
     systems, plans = known_systems & set(only), known_plans & set(only)
-    return [entry for entry in entries if (not systems or entry.cell.system in systems) and (not plans or entry.cell.plan.name in plans)]
+    return [
+        entry
+        for entry in entries
+        if (not systems or entry.cell.system in systems or entry.cell.kind == "counts") and (not plans or entry.cell.plan.name in plans)
+    ]
 
 
 def _opened(out: Path, scale: Scale, overwrite: bool) -> Json:
