@@ -1,18 +1,21 @@
 """One contract for all trained baselines, walked over family and tasks; and what the systems of the paper's comparison start from."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from userclue.baselines.registry import BASELINES, chosen_baselines
 from userclue.baselines.transferred import PeterRec
 from userclue.config import EncoderConfig
+from userclue.data.batches import pack
 from userclue.data.cuts import before, hold_out
 from userclue.data.store import Dataset, Sequences
-from userclue.data.vocabulary import FIRST_ITEM, UNK
+from userclue.data.vocabulary import FIRST_ITEM, UNK, Vocabulary
 from userclue.encoder import UserEncoder
 from userclue.errors import DataError, UsageError
 from userclue.jobs.finetune import build_task
@@ -42,7 +45,7 @@ def fit(like: UserEncoder, rings: Dataset, task: Any, settings: Any) -> Any:
 
 
 def test_the_family() -> None:
-    assert {"sasrec", "sasrec_bce", "gru4rec", "caser", "nfm", "deepfm", "peterrec", "clue_zero"} <= BASELINES.keys()
+    assert {"sasrec", "sasrec_bce", "gru4rec", "caser", "nfm", "deepfm", "peterrec", "s3rec", "clue_zero"} <= BASELINES.keys()
     for name, kind in BASELINES.items():
         assert kind.system == name
         assert set(kind.tasks) <= TASKS.keys()
@@ -141,24 +144,77 @@ def test_adapters_train_patches_alone_and_both_peterrecs_start_from_one_pretrain
     assert not any(torch.equal(value, whole.encoder.state_dict()[key]) for key, value in pretrained.items() if "qkv.weight" in key)
 
 
-def test_pretraining_is_that_of_the_model_beside_it_but_for_the_objective(like: UserEncoder, task: Any, settings: Any) -> None:
+def test_pretraining_is_that_of_the_model_beside_it_but_for_the_objective(
+    like: UserEncoder, rings: Dataset, task: Any, settings: Any
+) -> None:
     like = UserEncoder.new(like.config.model_copy(update={"causal": True}), like.vocabulary, seeded_generator("cpu", 0))
     like.facts = {"pretrain": {"objective": "clue", "steps": 7, "lr": 0.003, "batch_size": 16, "hold_out": 0, "view": "crop", "seed": 4}}
-    found = PeterRec(like, settings()).pretraining(task("profiling"))
+    found = PeterRec(like, settings()).pretraining(task("profiling"), rings)
     assert (found.objective, found.steps, found.lr, found.batch_size, found.hold_out, found.seed) == ("masked", 7, 0.003, 16, 0, 4)
     assert found.encoder() == EncoderConfig.of({**like.config.model_dump(), "causal": False})
-    assert PeterRec(like, settings()).pretraining(task("sequential")).hold_out == 2  # what leave-one-out tests on is not seen
+    assert PeterRec(like, settings()).pretraining(task("sequential"), rings).hold_out == 2  # what leave-one-out tests on is not seen
 
 
 def test_pretraining_ends_before_the_time_that_is_tested_on(like: UserEncoder, rings: Dataset, settings: Any) -> None:
     timed = build_task("sequential", rings, like, None, "time", settings())
-    until = PeterRec(like, settings()).pretraining(timed).until
+    until = PeterRec(like, settings()).pretraining(timed, rings).until
     seen = before(rings.sequences(), rings.times, until)
     assert max(rings.times[end - 1] for start, end in zip(seen.starts, seen.ends, strict=True) if end > start) < timed.held_out_from
     assert len(hold_out(seen, 2)) == rings.n_users
     like = UserEncoder.new(like.config, like.vocabulary, seeded_generator("cpu", 0))
     like.facts = {"pretrain": {"steps": 1, "until": "2000-01-01"}}
-    assert PeterRec(like, settings()).pretraining(timed).until == "2000-01-01"  # earlier still
+    assert PeterRec(like, settings()).pretraining(timed, rings).until == "2000-01-01"  # earlier still
+
+
+def test_s3rec_is_pretrained_both_ways_by_its_own_shape_and_fitted_from_the_past(
+    fit: Any, like: UserEncoder, rings: Dataset, task: Any, settings: Any
+) -> None:
+    for of in ("sequential", "profiling"):
+        model = fit("s3rec", of)
+        config, pretrained = model.encoder.config, model.encoder.facts["pretrain"]
+        assert (config.blocks, config.heads, config.dropout, config.causal) == (2, 2, 0.5, True)
+        assert (pretrained["objective"], pretrained["steps"], pretrained["batch_size"]) == ("s3rec", 20, 32)
+        assert pretrained["predicted_attributes"] is None  # these items have none
+    model = fit("s3rec", "sequential")
+    assert model.head.weight is not None
+    assert torch.equal(model.head.weight, model.encoder.embedding.items.weight)
+    one, other = (pack(Sequences.from_lists([np.array([4, 5, last])]), np.arange(1), 8) for last in (6, 7))
+    torch.testing.assert_close(*(model.encoder.states(each)[:2] for each in (one, other)))  # what comes later is not seen
+    histories, targets = BASELINES["s3rec"](like, settings()).source(task("sequential"))(np.random.default_rng(0))
+    assert len(histories) == len(targets) == 4 * rings.n_users  # each whole history as often as others draw prefixes
+
+
+def test_s3rec_starts_from_what_its_four_losses_left(like: UserEncoder, rings: Dataset, task: Any, settings: Any) -> None:
+    baseline = BASELINES["s3rec"](like, settings())
+    start = run_pretraining(rings, baseline.pretraining(task("cold-start"), rings)).encoder
+    assert not start.config.causal
+    encoder = baseline.encoder(seeded_generator("cpu", 5), start)
+    assert encoder.config.causal
+    for key, value in start.state_dict().items():
+        assert torch.equal(value, encoder.state_dict()[key]), key
+
+
+def test_s3rec_predicts_the_categories_that_items_share(like: UserEncoder, rings: Dataset, task: Any, settings: Any) -> None:
+    n = rings.n_items
+    table = rings.vocabulary.table
+    more = {
+        "ring": pa.array([str(one)[0] for one in table["item_id"].to_pylist()]),
+        "title": pa.array([f"the one called {one}" for one in range(n)]),
+        "price": pa.array([float(one) for one in range(n)]),
+        "empty": pa.nulls(n, pa.string()),
+    }
+    for name, column in more.items():
+        table = table.append_column(name, column)
+    described = copy.copy(rings)
+    described.__dict__["vocabulary"] = Vocabulary(table)
+    wanted = BASELINES["s3rec"](like, settings(dropout=0.1)).pretraining(task("profiling"), described)
+    assert wanted.predicted_attributes == ["ring"]
+    assert wanted.encoder().attributes == ()
+    assert wanted.dropout == 0.5
+    model = fit_rivals(["s3rec"], like, task("profiling"), settings(dropout=0.1), described, UNWATCHED)["s3rec"]
+    assert {"aap_loss", "mip_loss", "map_loss", "sp_loss"} <= run_pretraining(described, wanted).encoder.rows[-1].keys()
+    assert model.encoder.facts["pretrain"]["predicted_attributes"] == ["ring"]
+    assert model.encoder.config.dropout == 0.1
 
 
 def test_a_catalogue_numbered_otherwise_is_matched_by_id(rings: Dataset, like: UserEncoder, settings: Any) -> None:
@@ -185,7 +241,7 @@ def test_batch_norm_needs_two_instances(like: UserEncoder, rings: Dataset, task:
         ("none", "sequential", (False, [])),
         ("plain, nfm", "cold-start", (True, ["nfm"])),
         ("gru4rec,sasrec", "sequential", (False, ["sasrec", "gru4rec"])),
-        ("all", "profiling", (True, ["clue_zero", "peterrec", "peterrec_adapter", "nfm", "deepfm"])),
+        ("all", "profiling", (True, ["clue_zero", "peterrec", "peterrec_adapter", "s3rec", "nfm", "deepfm"])),
         ("all", "sequential", (True, list(BASELINES))),
     ],
 )
@@ -196,7 +252,7 @@ def test_names_choose(names: Any, task_name: str, expected: Any) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ("sasrc", "unknown baseline sasrc; known: plain, all, none, clue_zero, peterrec, peterrec_adapter, nfm, deepfm$"),
+        ("sasrc", "unknown baseline sasrc; known: plain, all, none, clue_zero, peterrec, peterrec_adapter, s3rec, nfm, deepfm$"),
         ("plain,sasrec", "baseline sasrec does not serve profiling; those that do: plain, clue_zero, "),
         ("all,nfm", "baselines all,nfm: all and none stand alone"),
         ("", "unknown baseline ; known: "),

@@ -34,7 +34,7 @@ def test_a_baseline_of_another_task_is_wrong_usage(run: Callable[..., Any], shop
     outcome = run("finetune", shop["model"], shop["data"], *words)
     assert outcome.code == 2
     assert outcome.error == (
-        "baseline caser does not serve profiling; those that do: plain, clue_zero, peterrec, peterrec_adapter, nfm, deepfm"
+        "baseline caser does not serve profiling; those that do: plain, clue_zero, peterrec, peterrec_adapter, s3rec, nfm, deepfm"
     )
 
 

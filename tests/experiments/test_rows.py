@@ -81,10 +81,11 @@ def test_rows_are_tidy(collected: Collected) -> None:
     rows = collected.rows.to_pylist()
     assert len(rows) == 4 * 3
     first = rows[0]
-    assert {key: first[key] for key in ("experiment", "data", "task", "split", "system", "seed", "metric", "value", "low", "high", "n")} == {
+    wanted = {
         "experiment": "table2", "data": "toy", "task": "cold-start", "split": "user", "system": "clue", "seed": 0, "metric": "mrr@10",
         "value": 0.5, "low": 0.4, "high": 0.6, "n": 3,
     }  # fmt: skip
+    assert {key: first[key] for key in wanted} == wanted
     assert (first["unit"], first["candidates"], first["fit_seconds"]) == ("instances", "all", 3.0)
 
 

@@ -3,18 +3,25 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from userclue.baselines.plain_cold_start import COLD_START_BASELINES
+from userclue.baselines.plain_profiling import PROFILING_BASELINES
+from userclue.baselines.plain_ranking import RANKING_BASELINES
+from userclue.baselines.registry import BASELINES
 from userclue.data.store import Dataset
 from userclue.encoder import UserEncoder
 from userclue.errors import ArtifactError, UsageError
-from userclue.jobs.finetune import finetune
-from userclue.jobs.pretrain import pretrain
+from userclue.jobs.finetune import evaluate, finetune, system_name
+from userclue.jobs.pretrain import pretrain, pretrain_settings
+from userclue.objectives.registry import OBJECTIVES
 from userclue.tasks.base import FittedModel
 from userclue.tasks.registry import load_fitted
 
@@ -224,3 +231,39 @@ def test_wrong_choices_are_refused(model: Path, shop: Dataset, tmp_path: Path, g
     with pytest.raises(UsageError, match=message):
         finetune(model, shop, tmp_path / "out", **given)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("objective", "mode", "name"),
+    [
+        ("clue", "finetune", "clue"),
+        ("clue", "probe", "clue_frozen"),
+        ("vicreg", "adapter", "vicreg_adapter"),
+        ("hybrid", "finetune", "hybrid"),
+        ("infonce", "scratch", "clue_zero"),
+        ("s3rec", "finetune", "s3rec_finetuned"),
+        ("s3rec", "probe", "s3rec_frozen"),
+        (None, "finetune", "clue_zero"),
+        (None, "probe", "clue_zero_frozen"),
+    ],
+)
+def test_a_model_is_called_by_its_pretraining_and_mode(shop: Dataset, small: dict[str, Any], objective: Any, mode: str, name: str) -> None:
+    encoder = UserEncoder.new(pretrain_settings(**small).encoder(), shop.vocabulary, torch.Generator().manual_seed(0))
+    encoder.facts = {} if objective is None else {"pretrain": {"objective": objective}}
+    assert system_name(encoder, mode) == name
+
+
+def test_no_model_is_called_as_a_baseline_is() -> None:
+    for objective in OBJECTIVES:
+        for mode in ("finetune", "probe", "adapter"):
+            encoder = SimpleNamespace(facts={"pretrain": {"objective": objective}})
+            assert system_name(encoder, mode) not in {*BASELINES, *PROFILING_BASELINES, *RANKING_BASELINES, *COLD_START_BASELINES}
+
+
+def test_the_tables_name_the_objective(shop: Dataset, small: dict[str, Any], tmp_path: Path) -> None:
+    encoder = pretrain(shop, objective="next", steps=5, **small)
+    facts = finetune(encoder, shop, tmp_path / "fitted", task="sequential", baselines="clue_zero", steps=5).facts
+    assert (facts["system"], set(facts["baselines"])) == ("next", {"clue_zero"})
+    assert {"rank_next", "rank_clue_zero"} <= set(pq.read_table(tmp_path / "fitted" / "predictions.parquet").column_names)
+    assert evaluate(load_fitted(tmp_path / "fitted"), shop)["system"] == "next"
+    assert all("clue " not in sentence for sentence in facts["verdict"])

@@ -9,13 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from userclue.baselines.registry import BASELINES
+from userclue.data.prepare import prepare
 from userclue.data.store import Dataset
 from userclue.errors import UsageError
-from userclue.jobs.finetune import finetune
+from userclue.jobs.finetune import evaluate, finetune
+from userclue.jobs.pretrain import pretrain
 from userclue.report.page import build_report
 from userclue.report.wording import SYSTEMS
 from userclue.tasks.registry import load_fitted
 
+PRETRAINED = {"peterrec", "peterrec_adapter", "s3rec"}
 FAST = {"steps": 12, "lr": 0.02, "batch_size": 32}
 PLAIN = {
     "profiling": {"majority", "bag_of_items", "bag_of_items_window"},
@@ -40,9 +43,9 @@ def test_all_baselines_stand_in_one_table(model: Path, shop: Dataset, given: dic
     assert set(facts["baselines"]) == set(facts["differences"]) == trained | PLAIN[task]
     assert set(facts["trained_baselines"]) == trained
     assert all(one["steps"] == 12 for one in facts["trained_baselines"].values())
-    assert all(("pretrain" in one) == name.startswith("peterrec") for name, one in facts["trained_baselines"].items())
+    assert all(("pretrain" in one) == (name in PRETRAINED) for name, one in facts["trained_baselines"].items())
     assert "under the same budget (12 steps at most" in facts["conditions"]
-    assert "peterrec and peterrec_adapter: pre-trained under the budget" in facts["conditions"]
+    assert "peterrec, peterrec_adapter, s3rec: pre-trained under the budget" in facts["conditions"]
     table = pq.read_table(tmp_path / "fitted" / "predictions.parquet")
     for name in trained:
         if task == "profiling":
@@ -55,6 +58,16 @@ def test_all_baselines_stand_in_one_table(model: Path, shop: Dataset, given: dic
     build_report([tmp_path / "fitted"], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert all(SYSTEMS[name] in page for name in trained)
+
+
+def test_evaluate_says_which_baselines_it_leaves_out(model: Path, shop: Dataset, tmp_path: Path) -> None:
+    finetune(model, shop, tmp_path / "fitted", task="sequential", baselines="plain,sasrec,s3rec", **FAST)
+    fitted = load_fitted(tmp_path / "fitted")
+    found = evaluate(fitted, shop)
+    assert set(found["baselines"]) == PLAIN["sequential"]
+    (said,) = [one for one in found["warnings"] if one.startswith("left out here: s3rec, sasrec; ")]
+    assert said.endswith("fit again: userclue finetune … --baselines plain,s3rec,sasrec")
+    assert not any("left out" in one for one in evaluate(fitted, shop, baselines=False)["warnings"])
 
 
 def test_named_ones_alone_and_the_same_figures_in_any_company(model: Path, shop: Dataset) -> None:
@@ -79,3 +92,28 @@ def test_a_wrong_name_is_refused_before_anything_runs(model: Path, shop: Dataset
     with pytest.raises(UsageError, match="unknown baseline sasrek; known: plain, all, none, "):
         finetune(model, shop, tmp_path / "fitted", task="sequential", baselines="sasrek")
     assert not list(tmp_path.iterdir())
+
+
+def test_peterrec_reads_the_item_attributes_that_the_model_reads(
+    make_log: Any, small: dict[str, Any], shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = [f"{ring}{place}" for ring in "abc" for place in range(6)]
+    table = pa.table({"item_id": items, "ring": [item[0] for item in items]})
+    described = prepare(make_log(), tmp_path / "data", items=table, threads=1)
+    encoder = pretrain(described, attributes="ring", steps=5, **small)
+    facts = finetune(encoder, described, task="sequential", baselines="peterrec,peterrec_adapter,s3rec,sasrec", **FAST).facts
+    read = {name: one["encoder"]["attributes"] for name, one in facts["trained_baselines"].items()}
+    assert read == {"peterrec": ("ring",), "peterrec_adapter": ("ring",), "s3rec": (), "sasrec": ()}
+    assert facts["trained_baselines"]["s3rec"]["pretrain"]["predicted_attributes"] == ["ring"]
+    monkeypatch.setattr("userclue.jobs.finetune.fit_model", None)  # refused before that
+    with pytest.raises(UsageError, match='the vocabulary has no item attribute "ring"; it has none'):
+        finetune(encoder, shop, task="sequential", baselines="peterrec", **FAST)
+
+
+@pytest.mark.parametrize("objective", ["s3rec", "hybrid"])
+def test_s3rec_stands_beside_models_of_other_pretraining(shop: Dataset, small: dict[str, Any], tmp_path: Path, objective: str) -> None:
+    encoder = pretrain(shop, tmp_path / "model", objective=objective, steps=5, **small)
+    facts = finetune(encoder, shop, task="sequential", baselines="s3rec", **FAST).facts
+    assert facts["system"] == {"s3rec": "s3rec_finetuned", "hybrid": "hybrid"}[objective]
+    assert list(facts["baselines"]) == ["s3rec"]
+    assert facts["trained_baselines"]["s3rec"]["pretrain"]["steps"] == 5

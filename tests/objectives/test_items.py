@@ -1,5 +1,7 @@
 """Next and masked items: which places are predicted, from what, against loops written out; draws against their distribution."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +61,25 @@ def test_next_is_the_mean_over_every_item_that_follows_another(tied):
     theirs = torch.autograd.grad(torch.stack(losses).mean(), list(made.parameters()), allow_unused=True)
     for name, one, other in zip(names, mine, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10, msg=name)
+
+
+def test_next_alone_has_ur_predict_what_follows_each_history():
+    made = objective("next")
+    assert made.reads_what_follows
+    histories, follows = [[4, 5, 6, 7], [8], [9, UNK, 10], []], [11, 12, UNK, 13]
+    batch = replace(packed(*histories), targets=torch.tensor(follows))
+    table, losses = made.encoder.embedding.items.weight[FIRST_ITEM:], []
+    for history, last in zip(histories, follows, strict=True):
+        states = made.encoder.states(packed(history))
+        assert len(states) == len(history) + 1
+        pairs = [*zip(range(len(history)), history[1:], strict=False), (len(history), last)]
+        losses += [cross_entropy(states[place] @ table.T, torch.tensor(item - FIRST_ITEM)) for place, item in pairs if item != UNK]
+    assert len(losses) == 4 + 1 + 1 + 1
+    step = made(batch, generator())
+    torch.testing.assert_close(step.loss, torch.stack(losses).mean(), rtol=1e-10, atol=0)
+    step.loss.backward()
+    assert made.encoder.embedding.items.weight.grad[UR].any()
+    assert not OBJECTIVES["hybrid"](made.encoder, PretrainSettings.of({"objective": "hybrid"}), generator()).reads_what_follows
 
 
 def test_no_place_predicts_past_the_end_of_its_history():

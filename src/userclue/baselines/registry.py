@@ -3,11 +3,11 @@
 from userclue.baselines.factorization import NFM, DeepFM
 from userclue.baselines.sequential import Caser, GRU4Rec, SASRec, SASRecBCE
 from userclue.baselines.trained import TrainedBaseline
-from userclue.baselines.transferred import CLUEZero, PeterRec, PeterRecAdapter
+from userclue.baselines.transferred import CLUEZero, PeterRec, PeterRecAdapter, S3Rec
 from userclue.errors import UsageError
 
 BASELINES: dict[str, type[TrainedBaseline]] = {
-    kind.system: kind for kind in (CLUEZero, PeterRec, PeterRecAdapter, NFM, DeepFM, SASRec, SASRecBCE, GRU4Rec, Caser)
+    kind.system: kind for kind in (CLUEZero, PeterRec, PeterRecAdapter, S3Rec, NFM, DeepFM, SASRec, SASRecBCE, GRU4Rec, Caser)
 }
 PLAIN, ALL, NONE = "plain", "all", "none"
 

@@ -11,6 +11,16 @@ from userclue.tasks.base import FittedModel, Task
 from userclue.tasks.sequential import Sequential
 
 
+def whole_histories(task: Sequential) -> Source:
+    """Whole training histories, the last event the target: each step learns every position of each window once.
+
+    A history comes as often in an epoch as other systems draw a prefix of it, so that an epoch has as many steps for all.
+    """
+    starts, ends = (np.repeat(bounds, task.prefixes) for bounds in (task.train.starts, task.train.ends - 1))
+    histories = Sequences(task.train.items, starts, ends)
+    return lambda _: (histories, np.asarray(histories.items[ends]))
+
+
 class SASRec(TrainedBaseline):
     """Causal transformer; the state at each item predicts the next, softmax over all items (Kang & McAuley 2018, section III).
 
@@ -35,14 +45,9 @@ class SASRec(TrainedBaseline):
         model.head.get_parameter("bias").requires_grad_(False)
 
     def source(self, task: Task) -> Source:
-        """Whole training histories, the last event the target: each step learns every position of each window once.
-
-        A history comes as often in an epoch as other systems draw a prefix of it, so that an epoch has as many steps for all.
-        """
+        """Whole training histories."""
         assert isinstance(task, Sequential)
-        starts, ends = (np.repeat(bounds, task.prefixes) for bounds in (task.train.starts, task.train.ends - 1))
-        histories = Sequences(task.train.items, starts, ends)
-        return lambda _: (histories, np.asarray(histories.items[ends]))
+        return whole_histories(task)
 
 
 class SASRecBCE(SASRec):

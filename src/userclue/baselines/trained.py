@@ -2,7 +2,7 @@
 
 The contract of a trained baseline:
     Class(like, settings)              like: the encoder beside which it stands, for width and window; settings: of its training
-    pretraining(task)                  settings of the pre-training it starts from; None where there is none
+    pretraining(task, dataset)         settings of the pre-training it starts from; None where there is none
     fit(task, dataset, start) -> FittedModel  with `scores`, `predict` or `recommend`, `save_pretrained`; start: what was pre-trained
 """
 
@@ -44,8 +44,8 @@ class TrainedBaseline:
         """The encoder's shape, beside an encoder of `config`."""
         return {"dim": config.dim, "max_len": config.max_len, **self.shape}
 
-    def pretraining(self, task: Task) -> PretrainSettings | None:
-        """Settings of the pre-training that `fit` starts from, on what it may see for an honest test of `task`: none."""
+    def pretraining(self, task: Task, dataset: Dataset) -> PretrainSettings | None:
+        """Settings of the pre-training on `dataset` that `fit` starts from, on what it may see for an honest test of `task`: none."""
 
     def fit(self, task: Task, dataset: Dataset, start: UserEncoder | None = None, watch: Watch = UNWATCHED) -> FittedModel:
         """Fit to the training part of `task`, stopping on its validation part. `start`: what `pretraining` made.

@@ -28,7 +28,7 @@ Baselines = Annotated[
         "--baselines",
         metavar="NAMES",
         help="Compare with these, joined by commas: plain (those that need no network; nothing said means them), trained ones by name "
-        "(clue_zero, peterrec, peterrec_adapter, nfm, deepfm; sequential: sasrec, sasrec_bce, gru4rec, caser), all, or none.",
+        "(clue_zero, peterrec, peterrec_adapter, s3rec, nfm, deepfm; sequential: sasrec, sasrec_bce, gru4rec, caser), all, or none.",
     ),
 ]
 PlainBaselines = Annotated[bool, typer.Option("--baselines/--no-baselines", help="Compare with the plain baselines.")]

@@ -72,6 +72,21 @@ def code_attribute(vocabulary: Vocabulary, name: str, separator: str = "|") -> C
     return _categories(one_each, name)
 
 
+def category_columns(vocabulary: Vocabulary, separator: str = "|") -> list[str]:
+    """The columns of categories that say more of an item than its id does: of which one value at least is shared by two items."""
+    names = []
+    for name in vocabulary.table.column_names:
+        if name in COLUMNS:
+            continue
+        try:
+            found = code_attribute(vocabulary, name, separator)
+        except DataError:  # without any value, or of a type that is no attribute
+            continue
+        if isinstance(found, Categories) and len(found.codes) > len(found.values):
+            names.append(name)
+    return names
+
+
 def categories_of(vocabulary: Vocabulary, names: Sequence[str], separator: str = "|") -> Categories:
     """The values of several columns of categories as one set, column after column. Raises UsageError where one is a quantity or vector."""
     parts = []

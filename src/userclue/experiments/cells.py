@@ -180,7 +180,7 @@ class _Run:
             fit_model(model, task, settings, self.watch)
         else:
             baseline = BASELINES[system](self.beside(ours), settings)
-            wanted = baseline.pretraining(task)
+            wanted = baseline.pretraining(task, dataset)
             start = None if wanted is None else self.pretrained(wanted)
             begin = time.perf_counter()
             model = baseline.fit(task, dataset, start, self.watch)
@@ -214,7 +214,11 @@ class _Run:
         task = self.task(settings)
         assert isinstance(task, Profiling)
         ours = self.pretraining()
-        wanted = ours if self.cell.system in OURS else BASELINES[self.cell.system](self.beside(ours), settings).pretraining(task)
+        wanted = (
+            ours
+            if self.cell.system in OURS
+            else BASELINES[self.cell.system](self.beside(ours), settings).pretraining(task, self.material.dataset)
+        )
         assert wanted is not None
         chosen = np.sort(np.random.default_rng(self.cell.seed).permutation(len(task.test))[:MAP_USERS])
         vectors = self.pretrained(wanted).vectors(task.test.inputs.take(chosen))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 
 from userclue.artifact import environment
-from userclue.baselines.registry import chosen_baselines
+from userclue.baselines.registry import BASELINES, chosen_baselines
 from userclue.config import FINETUNE_PRESETS, FinetuneSettings, preset_values
 from userclue.data.inputs import of_dataset
 from userclue.data.labels import read_labels
@@ -20,7 +20,7 @@ from userclue.data.times import parse_instant
 from userclue.encoder import UserEncoder
 from userclue.errors import DataError, UsageError
 from userclue.files import refuse_existing
-from userclue.jobs.rivals import account, fit_rivals, terms
+from userclue.jobs.rivals import account, check_rivals, fit_rivals, terms
 from userclue.jobs.scoring import score_cold_start, score_profiling, score_sequential
 from userclue.metrics.projection import project
 from userclue.tasks.base import FittedModel, Task
@@ -34,7 +34,8 @@ from userclue.train.loop import seeded_generator
 
 DEFAULT_EPOCHS = 20
 DEFAULT_SPLIT = {"profiling": "80/5/15", "cold-start": "user", "sequential": "leave-one-out"}
-SYSTEM = {"finetune": "clue", "probe": "clue_frozen", "adapter": "clue_adapter", "scratch": "clue_zero"}
+ZERO = "clue_zero"
+SUFFIX = {"finetune": "", "probe": "_frozen", "adapter": "_adapter"}
 MAP_USERS = 2000
 
 
@@ -70,8 +71,10 @@ def finetune(
     dataset = data if isinstance(data, Dataset) else Dataset.open(data)
     job = build_task(task, dataset, encoder, labels, split, chosen)
     model, tables = unfitted_model(encoder, job, chosen, dataset)
+    named = _trained(named, chosen, model.facts["system"])
+    check_rivals(named, encoder, job, chosen, dataset)
     fit_model(model, job, chosen, watch)
-    rivals = fit_rivals(_trained(named, chosen), encoder, job, chosen, dataset, watch)
+    rivals = fit_rivals(named, encoder, job, chosen, dataset, watch)
     report, predictions = score(model, job, "test", dataset, plain, rivals)
     model.facts.update(
         report,
@@ -92,7 +95,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a fitted model on the `test` or `valid` part of its split, as task.json tells it; data and labels may be new.
 
-    Users the model was fitted on are never tested on. The baselines learn from the part of `data` that the model may learn from.
+    Users the model was fitted on are never tested on. The plain baselines learn from the part of `data` that the model may learn from;
+    trained ones were not kept: a warning names those that stood beside the fit.
     Raises DataError when no instance is left.
     """
     dataset = data if isinstance(data, Dataset) else Dataset.open(data)
@@ -103,6 +107,12 @@ def evaluate(
     warnings = leak_warnings(model.encoder, dataset, task)
     if baselines and not report["baselines"]:
         warnings.append("no baseline beside these figures: none of the users that the model was fitted on is in this data")
+    trained = list(model.facts.get("trained_baselines", ()))
+    if baselines and trained:
+        warnings.append(
+            f"left out here: {', '.join(trained)}; trained baselines are not kept with a fitted model. Their figures on its test part are "
+            f"in its task.json; to have them on this data, fit again: userclue finetune … --baselines plain,{','.join(trained)}"
+        )
     return {**task.facts(), "mode": model.facts["mode"], **report, "conditions": task.conditions, "warnings": warnings}
 
 
@@ -208,17 +218,28 @@ def unfitted_model(
     own.facts = {key: value for key, value in encoder.facts.items() if settings.mode != "scratch" or key != "pretrain"}
     if settings.mode != "scratch":
         own.load_state_dict({**own.state_dict(), **encoder.state_dict()})  # new patches keep their own start
-    model = unfitted(task, own, SYSTEM[settings.mode], settings, dataset, generator)
+    model = unfitted(task, own, system_name(encoder, settings.mode), settings, dataset, generator)
     if isinstance(task, Profiling):
         return model, {"map.parquet": _map(encoder, task, dataset)}
     return model, {}
 
 
-def _trained(names: list[str], settings: FinetuneSettings) -> list[str]:
+def system_name(encoder: UserEncoder, mode: str) -> str:
+    """What tables call a model: the objective of its pre-training, and how it was fitted; `clue_zero` where there was no pre-training.
+
+    One that would be called as a trained baseline is (`s3rec`) has `_finetuned` to its name.
+    """
+    objective = (encoder.facts.get("pretrain") or {}).get("objective")
+    if mode == "scratch" or objective is None:
+        return ZERO + SUFFIX.get(mode, "")
+    name = f"{objective}{SUFFIX[mode]}"
+    return f"{name}_finetuned" if name in BASELINES else name
+
+
+def _trained(names: list[str], settings: FinetuneSettings, system: str) -> list[str]:
     """Trained baselines to fit: those named, and CLUEZero where `with_scratch` asks for it, unless the model is that itself."""
-    zero = SYSTEM["scratch"]
-    wanted = [zero, *names] if settings.with_scratch and zero not in names else names
-    return [name for name in wanted if name != SYSTEM[settings.mode]]
+    wanted = [ZERO, *names] if settings.with_scratch and ZERO not in names else names
+    return [name for name in wanted if name != system]
 
 
 def _map(encoder: UserEncoder, task: Profiling, dataset: Dataset) -> pa.Table:

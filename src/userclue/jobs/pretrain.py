@@ -11,7 +11,7 @@ import torch
 
 from userclue.artifact import environment
 from userclue.config import PRETRAIN_PRESETS, PretrainSettings, preset_values
-from userclue.data.batches import BatchStream
+from userclue.data.batches import BatchStream, Source
 from userclue.data.cuts import before, hold_out
 from userclue.data.store import Dataset, Sequences
 from userclue.encoder import UserEncoder
@@ -136,18 +136,19 @@ def _train(
         raise DataError(
             f"{dataset.path}: {len(sequences)} user(s) to learn from; {settings.objective} needs at least {objective.smallest_batch}"
         )
+    windows = window_share(settings.view, settings.view_share)
     monitor = CollapseMonitor(settings.dim, settings.on_collapse == "stop")
     run = Training(
         objective,
         BatchStream(
-            source=lambda _: (sequences, None),
+            source=_source(sequences, objective.reads_what_follows and windows is None),
             n_sequences=len(sequences),
             batch_size=settings.batch_size,
             max_len=settings.max_len,
             seed=int(np.random.SeedSequence([settings.seed, BATCHES]).generate_state(1)[0]),
             smallest=objective.smallest_batch,
             groups=None if dataset.people is None else dataset.people[_rows(dataset, sequences)],
-            windows=window_share(settings.view, settings.view_share),
+            windows=windows,
         ),
         settings,
         journal=Journal((monitor, watch.row)),
@@ -187,6 +188,15 @@ def visible(dataset: Dataset, settings: PretrainSettings) -> Sequences:
     if len(sequences) == 0:
         raise DataError(f"{dataset.path}: no user has an event left to learn from (hold_out {settings.hold_out}, until {settings.until})")
     return sequences
+
+
+def _source(sequences: Sequences, what_follows: bool) -> Source:
+    """The histories; with `what_follows` each without its last item, which is its target."""
+    if not what_follows:
+        return lambda _: (sequences, None)
+    shorter = sequences.drop_last(1)
+    targets = np.asarray(sequences.items[shorter.ends])
+    return lambda _: (shorter, targets)
 
 
 def _rows(dataset: Dataset, sequences: Sequences) -> np.ndarray:

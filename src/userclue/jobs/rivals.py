@@ -11,6 +11,14 @@ from userclue.tasks.base import FittedModel, Task
 from userclue.train.journal import Watch
 
 
+def check_rivals(names: list[str], encoder: UserEncoder, task: Task, settings: FinetuneSettings, dataset: Dataset) -> None:
+    """Before anything is fitted: UsageError or DataError where `dataset` lacks item attributes that one of `names` needs to read."""
+    for name in names:
+        wanted = BASELINES[name](encoder, settings).pretraining(task, dataset)
+        if wanted is not None:
+            UserEncoder.blank(wanted.encoder(), dataset.vocabulary)
+
+
 def fit_rivals(
     names: list[str], encoder: UserEncoder, task: Task, settings: FinetuneSettings, dataset: Dataset, watch: Watch
 ) -> dict[str, FittedModel]:
@@ -20,7 +28,7 @@ def fit_rivals(
     for name in names:
         begin = time.perf_counter()
         baseline = BASELINES[name](encoder, settings)
-        wanted, start = baseline.pretraining(task), None
+        wanted, start = baseline.pretraining(task, dataset), None
         if wanted is not None:
             key = wanted.model_dump_json()
             if key not in pretrained:
@@ -57,5 +65,5 @@ def terms(rivals: dict[str, FittedModel], settings: FinetuneSettings) -> str:
         "the others what their papers say."
     )
     if pretrained:
-        text += f" {' and '.join(pretrained)}: pre-trained under the budget that the model was pre-trained under."
+        text += f" {', '.join(pretrained)}: pre-trained under the budget that the model was pre-trained under."
     return text

@@ -20,6 +20,7 @@ class Objective(nn.Module):
 
     encoder: UserEncoder
     smallest_batch = 1
+    reads_what_follows = False  # histories come without their last item, which is their target
     pair: Callable[[Tensor, Tensor, Batch], Step] | None = None
     read: Callable[[Tensor, Batch, torch.Generator], Step] | None = None
 

@@ -81,21 +81,31 @@ class ItemPrediction(Objective):
 
 
 class NextItem(ItemPrediction):
-    """The state at each item predicts the item after it; a causal encoder (SASRec III-D). UR has no item after it, and no part."""
+    """The state at each item predicts the item after it; a causal encoder (SASRec III-D).
+
+    Alone it reads histories without their last item, which UR, standing in its place, predicts: else UR, where the user's vector is
+    read, would not be learned at all. In a hybrid UR is another objective's, and has no part here.
+    """
 
     def __init__(self, encoder: UserEncoder, settings: PretrainSettings, generator: torch.Generator) -> None:
         if not encoder.config.causal:
             raise UsageError("next needs a causal encoder: one that reads both ways sees the item that it is to predict; set causal")
         super().__init__(encoder, settings, generator)
+        self.reads_what_follows = settings.objective == "next"
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Step:
         """One step on B users."""
         return self.read(self.encoder.states(batch, generator), batch, generator)
 
     def read(self, states: Tensor, batch: Batch, generator: torch.Generator) -> Step:
-        """The same from the states [N, D] of the batch's tokens."""
+        """The same from the states [N, D] of the batch's tokens; with `targets`, what follows each history, from UR's too."""
         places = places_before_items(batch.tokens)
-        return self.predict(states.index_select(0, places), batch.tokens[places + 1], generator)
+        wanted = batch.tokens[places + 1]
+        if batch.targets is not None:
+            known = batch.targets >= FIRST_ITEM
+            places = torch.cat([places, batch.offsets[1:][known] - 1])
+            wanted = torch.cat([wanted, batch.targets[known]])
+        return self.predict(states.index_select(0, places), wanted, generator)
 
 
 class MaskedItem(ItemPrediction):

@@ -14,7 +14,7 @@ METRICS = {
 SYSTEMS = {
     "clue_zero": "Same encoder from scratch", "majority": "Majority class", "popularity": "Popularity", "markov": "First-order Markov",
     "item_knn": "Item kNN", "user_knn": "User kNN", "item_knn_window": "Same-window item kNN",
-    "peterrec": "PeterRec", "peterrec_adapter": "PeterRec, adapters", "nfm": "NFM", "deepfm": "DeepFM", "caser": "Caser",
+    "peterrec": "PeterRec", "peterrec_adapter": "PeterRec, adapters", "s3rec": "S3-Rec", "nfm": "NFM", "deepfm": "DeepFM", "caser": "Caser",
     "sasrec": "SASRec, cross-entropy", "sasrec_bce": "SASRec, original loss", "gru4rec": "GRU4Rec",
     "bag_of_items": "Bag of items + history length", "bag_of_items_window": "Same-window bag of items",
 }  # fmt: skip
