@@ -27,7 +27,7 @@ def test_one_object(run: Run, tmp_path: Path) -> None:
     assert said["output"] == str(tmp_path / "out")
     assert said["warnings"] == []
     assert all((tmp_path / "out" / name).is_file() for name in said["files"])
-    again = run("reproduce", "table1", "table2", "-o", tmp_path / "out", *FEW, "--seeds", "3,4")
+    again = run("reproduce", "table1", "table2", "-o", tmp_path / "out", *FEW, "--seeds", "3 4")
     assert again.code == 0
     assert "0 cells to carry out (3 are there)" in again.err
     assert str(tmp_path / "out" / "report.html") in again.out

@@ -105,8 +105,9 @@ SOURCES: dict[str, Source] = {
     **{f"ml-1m-{n}": _public("ml-1m", "ml-1m", f"MovieLens-1M in windows of {n}; order only", window=n) for n in (30, 50)},
     **{f"ml-25m-{n}": _public("ml-25m", "ml-25m", f"MovieLens-25M in windows of {n}", window=n, **MOVIELENS) for n in (30, 50)},
     **{
-        name.lower(): Source(name, (), None, f"{name}, in PeterRec's format", {"layout": "peterrec"})
-        for name in ("ColdRec-1", "ColdRec-2", "AgeEst", "GenEst", "LifeEst")
+        name.lower(): Source(name, (), None, f"{name}, in PeterRec's format", {"layout": "peterrec", "targets": kind})
+        for kind, names in (("items", ("ColdRec-1", "ColdRec-2")), ("labels", ("AgeEst", "GenEst", "LifeEst")))
+        for name in names
     },
     "builtin": Source(None, (), _builtin, BUILTIN_ABOUT),
     **{f"builtin-{n}": Source(None, (), _builtin, f"{BUILTIN_ABOUT} in windows of {n}", {"window": n}) for n in (10, 20)},
