@@ -1,8 +1,8 @@
 """The compiled kernels: built once on the machine they run on, loaded through ctypes, checked, and done without where they cannot be.
 
 Nothing is compiled at import; the first training or encoding on a CPU does it (about two seconds, kept in the user's cache folder).
-Without a C compiler, or with USERCLUE_KERNELS=off, PyTorch does the same work where they would be called: `nn.fused`, `nn.dropout`,
-`train.rows`.
+Without a C compiler, or with USERCLUE_KERNELS=off, PyTorch does the same work where they would be called: `nn.fused`, `nn.heads`,
+`nn.dropout`, `train.rows`.
 """
 
 import ctypes
@@ -27,6 +27,8 @@ SIGNATURES = {
     "userclue_block_backward": (_POINTER,),
     "userclue_embed_forward": (_POINTER,),
     "userclue_embed_backward": (_POINTER,),
+    "userclue_head_forward": (_POINTER,),
+    "userclue_head_backward": (_POINTER,),
     "userclue_lazy_adam": (_POINTER,),
     "userclue_dropout": (_POINTER, _POINTER, _LONG, ctypes.c_uint32, _FLOAT, ctypes.c_uint64, _INT),
 }

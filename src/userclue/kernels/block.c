@@ -10,6 +10,7 @@
 
 #include "vector.h"
 #include "matmul.h"
+#include "arena.h"
 #include "job.h"
 #include "rows.h"
 #include "attention.h"

@@ -75,21 +75,6 @@ static int64_t chunks_of(const Job *g, Chunk *chunks) {
     return n;
 }
 
-static void *memory(size_t bytes) {
-    void *p = 0;
-    if (posix_memalign(&p, 64, bytes ? bytes : 64)) abort();
-    return p;
-}
-
-// Memory taken from one block, each piece on a cache line of its own.
-typedef struct { float *next; } Arena;
-
-static float *take(Arena *arena, int64_t floats) {
-    float *p = arena->next;
-    arena->next += (floats + 15) / 16 * 16;
-    return p;
-}
-
 typedef struct { int64_t rows, sequences, longest; } Sizes; // of the largest chunk, and of the longest sequence
 
 static Sizes sizes_of(const Job *g, const Chunk *chunks, int64_t n) {

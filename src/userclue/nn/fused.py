@@ -130,22 +130,19 @@ class _Block(torch.autograd.Function):
         job, out, kept = _job(x, offsets, shape, drawn, last, weights, keep=True)
         _call("forward", job)
         ctx.save_for_backward(x, offsets, *weights)
-        ctx.given, ctx.kept = (shape, drawn, last), kept
+        ctx.job, ctx.kept = job, kept
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        x, offsets, *weights = ctx.saved_tensors
-        gradient, d_x = gradient.contiguous(), torch.empty_like(x)
-        d_weights = x.new_empty(sum(weight.numel() for weight in weights))
-        shape, drawn, last = ctx.given
-        job, _, _ = _job(x, offsets, shape, drawn, last, weights, keep=False)
-        for name, tensor in ctx.kept.items():
-            setattr(job, name, tensor.data_ptr())
+        x, _, *weights = ctx.saved_tensors  # those that the job of the forward pass points to
+        gradient, d_x, sizes = gradient.contiguous(), torch.empty_like(x), [weight.numel() for weight in weights]
+        d_weights = x.new_empty(sum(sizes))
+        job = ctx.job
         job.d_out, job.d_x, job.d_weights = gradient.data_ptr(), d_x.data_ptr(), d_weights.data_ptr()
         _call("backward", job)
-        parts = d_weights.split([weight.numel() for weight in weights])
+        parts = d_weights.split(sizes)
         return d_x, None, None, None, None, *(part.view_as(weight) for part, weight in zip(parts, weights, strict=True))
 
 

@@ -6,6 +6,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from userclue.nn.fused_head import HeadLayer, fits_head, fused_head
+
 
 class BatchNorm(nn.BatchNorm1d):
     """Batch normalisation in float32 whatever the precision around it: moments of a batch need more than bfloat16's 8 bits."""
@@ -16,7 +18,37 @@ class BatchNorm(nn.BatchNorm1d):
             return super().forward(x.float() if x.dtype == torch.bfloat16 else x)
 
 
-def projector(widths: Sequence[int], norm_output: bool = True) -> nn.Sequential:
+class Head(nn.Sequential):
+    """FC layers, with BN and ReLU behind some of them, over several views at once; every BN sees each view on its own, in order."""
+
+    def forward(self, x: Tensor, views: int = 1) -> Tensor:
+        """[views · B, D], the views one after another → [views · B, W]."""
+        layers = self._layers()
+        if layers is not None and fits_head(layers, x, views):
+            return fused_head(layers, x, views)
+        return torch.cat([self._plain(view) for view in x.chunk(views)])
+
+    def _plain(self, x: Tensor) -> Tensor:
+        for module in self:
+            x = module(x)
+        return x
+
+    def _layers(self) -> list[HeadLayer] | None:
+        """The modules by layer; None where one of them is not of those that the kernel knows."""
+        layers: list[HeadLayer] = []
+        for module in self:
+            if type(module) is nn.Linear:
+                layers.append(HeadLayer(module, None, False))
+            elif type(module) is BatchNorm:
+                layers[-1] = layers[-1]._replace(norm=module)
+            elif type(module) is nn.ReLU:
+                layers[-1] = layers[-1]._replace(relu=True)
+            else:
+                return None
+        return layers
+
+
+def projector(widths: Sequence[int], norm_output: bool = True) -> Head:
     """FC layers from widths[0] to widths[-1], BN and ReLU between them.
 
     CLUE's has four equal widths, IV-A-1c: "3 fully connected (FC) layers, equipped with batch normalization (BN) operation for each
@@ -29,12 +61,12 @@ def projector(widths: Sequence[int], norm_output: bool = True) -> nn.Sequential:
     layers.append(nn.Linear(widths[-2], widths[-1], bias=False))
     if norm_output:
         layers.append(BatchNorm(widths[-1], affine=False))
-    return nn.Sequential(*layers)
+    return Head(*layers)
 
 
-def predictor(dim: int, hidden: int) -> nn.Sequential:
+def predictor(dim: int, hidden: int) -> Head:
     """IV-A-2: "a 2 FC layer equipped with BN operation"; a bottleneck D → hidden → D, BN inside, none at the output (SimSiam)."""
-    return nn.Sequential(
+    return Head(
         nn.Linear(dim, hidden, bias=False),
         BatchNorm(hidden),
         nn.ReLU(inplace=True),

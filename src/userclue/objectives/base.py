@@ -14,14 +14,14 @@ class Objective(nn.Module):
     """A module made from (encoder, settings, generator) that turns a batch and a generator into a Step.
 
     Where it can do with the encoder's pass over the batch as it stands, it offers one of two methods more, so that `hybrid` needs one
-    pass for several objectives: `pair(first, second, batch)` for two encodings [B, D] of the batch's users, and
+    pass for several objectives: `pair(both, batch)` for two encodings of the batch's users, one after the other [2B, D], and
     `read(states, batch, generator)` for the states [N, D] of all tokens.
     """
 
     encoder: UserEncoder
     smallest_batch = 1
     reads_what_follows = False  # histories come without their last item, which is their target
-    pair: Callable[[Tensor, Tensor, Batch], Step] | None = None
+    pair: Callable[[Tensor, Batch], Step] | None = None
     read: Callable[[Tensor, Batch, torch.Generator], Step] | None = None
 
     @property

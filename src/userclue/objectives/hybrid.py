@@ -72,12 +72,12 @@ class Hybrid(Objective):
     def _shared(self, batch: Batch, generator: torch.Generator) -> dict[str, Step]:
         both = concatenate(batch, batch)
         states = self.encoder.states(both, generator)
-        first, second = states.index_select(0, both.offsets[1:] - 1).chunk(2)
+        encodings = states.index_select(0, both.offsets[1:] - 1)
         steps = {}
         for name, part in self._parts().items():
             if name in self.sharing:
                 if part.pair is not None:
-                    steps[name] = part.pair(first, second, batch)
+                    steps[name] = part.pair(encodings, batch)
                 elif part.read is not None:
                     steps[name] = part.read(states[: len(batch.tokens)], batch, generator)
         return steps

@@ -10,8 +10,8 @@ from userclue.config import PretrainSettings
 from userclue.data.batches import Batch
 from userclue.encoder import UserEncoder
 from userclue.losses import negative_cosine
-from userclue.nn.heads import predictor, reset_linear_layers
-from userclue.objectives.two_views import FromPair, TwoViews, geometry
+from userclue.nn.heads import Head, predictor, reset_linear_layers
+from userclue.objectives.two_views import FromPair, TwoViews, exchanged, geometry
 from userclue.train.step import Step
 
 
@@ -27,7 +27,7 @@ class Clue(FromPair):
     def __init__(self, encoder: UserEncoder, settings: PretrainSettings, generator: torch.Generator) -> None:
         super().__init__(encoder, settings, generator)
         width = self.projected_dim
-        self.predictor = predictor(width, settings.predictor_dim or max(width // 4, 1)) if settings.predictor else nn.Identity()
+        self.predictor = predictor(width, settings.predictor_dim or max(width // 4, 1)) if settings.predictor else Head()
         self.stop_gradient = settings.stop_gradient
         reset_linear_layers(self.predictor, generator)
 
@@ -36,13 +36,14 @@ class Clue(FromPair):
         """The predictor's rate does not decay under a schedule (SimSiam 4.2: it should keep adapting to the representation)."""
         return list(self.predictor.parameters())
 
-    def pair(self, first: Tensor, second: Tensor, batch: Batch) -> Step:
-        """One step of Algorithm 1 from the encodings of both views, [B, D] each."""
+    def pair(self, both: Tensor, batch: Batch) -> Step:
+        """One step of Algorithm 1 from the encodings of both views, the first one's and then the second one's, [2B, D]."""
         del batch
-        z1, z2 = self.project(first, second)
-        p1, p2 = self.predictor(z1), self.predictor(z2)
-        loss = (negative_cosine(p1, self._target(z2)) + negative_cosine(p2, self._target(z1))) / 2
-        return Step(loss, lambda: geometry(z1, z2))
+        z = self.project(both)
+        p = self.predictor(z, views=2)
+        # The mean over the rows of both views is D(p1, z2) / 2 + D(p2, z1) / 2.
+        loss = negative_cosine(p, self._target(exchanged(z)))
+        return Step(loss, lambda: geometry(*z.chunk(2)))
 
     def _target(self, z: Tensor) -> Tensor:
         return z.detach() if self.stop_gradient else z
@@ -83,10 +84,8 @@ class Byol(TwoViews):
     def forward(self, batch: Batch, generator: torch.Generator) -> Step:
         """One step of BYOL's Algorithm 1 on B users."""
         both = self.views(batch, generator)
-        z1, z2 = self.project(*self.encoder(both, generator).chunk(2))
-        p1, p2 = self.predictor(z1), self.predictor(z2)
+        z = self.project(self.encoder(both, generator))
+        p = self.predictor(z, views=2)
         with torch.no_grad():
-            first, second = self.target_encoder(both, generator).chunk(2)
-            t1, t2 = self.target_projector(first), self.target_projector(second)
-        loss = (negative_cosine(p1, t2) + negative_cosine(p2, t1)) / 2
-        return Step(loss, lambda: geometry(z1, z2))
+            target = self.target_projector(self.target_encoder(both, generator), views=2)
+        return Step(negative_cosine(p, exchanged(target)), lambda: geometry(*z.chunk(2)))

@@ -42,9 +42,10 @@ class TwoViews(Objective):
         second = batch if batch.other is None else batch.other
         return concatenate(self.view(batch, generator), self.view(second, generator))
 
-    def project(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, D] each → z1, z2 [B, W]; the projector sees each view on its own, as its statistics must."""
-        return self.projector(first), self.projector(second)
+    def project(self, both: Tensor) -> Tensor:
+        """Both views, [2B, D] → z1 and z2, [2B, W]; the projector sees each view on its own, as its statistics must."""
+        z: Tensor = self.projector(both, views=2)
+        return z
 
 
 class FromPair(TwoViews):
@@ -52,12 +53,11 @@ class FromPair(TwoViews):
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Step:
         """One step on B users."""
-        first, second = self.encoder(self.views(batch, generator), generator).chunk(2)
-        return self.pair(first, second, batch)
+        return self.pair(self.encoder(self.views(batch, generator), generator), batch)
 
-    def pair(self, first: Tensor, second: Tensor, batch: Batch) -> Step:
-        """The step from the encodings of both views of `batch`, [B, D] each."""
-        z1, z2 = self.project(first, second)
+    def pair(self, both: Tensor, batch: Batch) -> Step:
+        """The step from the encodings of both views of `batch`, the first one's and then the second one's, [2B, D]."""
+        z1, z2 = self.project(both).chunk(2)
         with torch.autocast(z1.device.type, enabled=False):  # sums over a batch want full precision
             z1, z2 = (z.float() if z.dtype == torch.bfloat16 else z for z in (z1, z2))
             loss = self.loss(z1, z2, batch)
@@ -66,6 +66,11 @@ class FromPair(TwoViews):
     def loss(self, z1: Tensor, z2: Tensor, batch: Batch) -> Tensor:
         """The loss of two projected views of `batch`, a scalar."""
         raise NotImplementedError
+
+
+def exchanged(both: Tensor) -> Tensor:
+    """The second view before the first, [2B, W]: to each row the same user's other view."""
+    return both.roll(len(both) // 2, 0)
 
 
 def geometry(z1: Tensor, z2: Tensor) -> dict[str, float]:
