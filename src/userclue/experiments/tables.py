@@ -210,7 +210,7 @@ def _note(pooled: list[Json], rows: list[Json]) -> str:
     return (
         f"Split {row['split']}; averaged over {unit} of the test part; {first['n']:,} instances of {first['users']:,} people over "
         f"{first['seeds']} seed(s). In brackets: 95 % bootstrap intervals, people resampled whole with what they have under every seed; "
-        "differences are paired. Seeds: least and greatest value of one seed."
+        "differences are paired. Seeds: least and greatest value of one seed. The time of plain baselines is that of all together."
         + (" The paper's numbers are of its own data: compare orders, not values." if _prints(row) and row["kind"] != "paper" else "")
     )
 
