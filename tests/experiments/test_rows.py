@@ -114,13 +114,24 @@ def test_where_the_paper_loses_the_statement_is_turned_round(tmp_path: Path) -> 
     assert (claim.outcome, claim.statement) == (HOLDS, "AgeEst: clue is below peterrec")
 
 
+def test_the_best_plain_baseline_is_beaten_or_not(tmp_path: Path) -> None:
+    for key, system, rank in (("a", "clue", 3), ("b", "popularity", 9), ("c", "user_knn", 1)):
+        cell(tmp_path, key, system, [rank] * 30, list(range(30)))
+    listed = [entry("a", "clue", 0), entry("b", "popularity", 0), entry("c", "user_knn", 0)]
+    (claim,) = claims(collect(tmp_path, {"experiments": {"table2": {"entries": listed}}}))
+    assert (claim.outcome, claim.statement) == (FAILS, "clue is above the best plain baseline, user_knn")
+
+
 def test_a_gain_on_a_null_control_is_called_false(tmp_path: Path) -> None:
     cell(tmp_path, "a", "clue", [1] * 30, list(range(30)))
     cell(tmp_path, "b", "popularity", [9] * 30, list(range(30)))
     plan = {"kind": "control", "stands_for": ""}
     listed = [entry("a", "clue", 0, **plan), entry("b", "popularity", 0, **plan)]
-    (claim,) = claims(collect(tmp_path, {"experiments": {"systems": {"entries": listed}}}))
-    assert (claim.outcome, claim.statement) == (FAILS, "null control: clue is not above popularity")
+    found = claims(collect(tmp_path, {"experiments": {"systems": {"entries": listed}}}))
+    assert [(claim.outcome, claim.statement) for claim in found] == [
+        (HOLDS, "clue is above the best plain baseline, popularity"),
+        (FAILS, "null control: clue is not above popularity"),
+    ]
 
 
 def test_collapse_is_told_by_loss_and_spread(tmp_path: Path) -> None:

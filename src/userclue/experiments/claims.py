@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from userclue.baselines.registry import BASELINES
+from userclue.experiments.cells import OURS
 from userclue.experiments.paper import printed
 from userclue.experiments.rows import Collected
 
@@ -39,6 +41,7 @@ def claims(collected: Collected) -> list[Claim]:
     differences = [row for row in primary if row["against_system"]]
     found = [claim for row in differences if (claim := _printed(row)) is not None]
     found += [claim for row in differences if (claim := _said(row)) is not None]
+    found += _plain(primary)
     found += _null(differences, {row["plan"] for row in rows if row["kind"] == "control"})
     found += _share([row for row in primary if row["experiment"] == "fig4" and not row["against_system"]])
     found += _sensitive([row for row in differences if row["experiment"] == "fig5"])
@@ -85,6 +88,22 @@ def _claim(row: Json, statement: str, paper: str, sign: int) -> Claim:
 
 def _gap(row: Json) -> str:
     return f"{row['value']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]".replace("-", "−")
+
+
+def _plain(primary: list[Json]) -> list[Claim]:
+    """Our own systems beside the plain baseline that does best, which the paper has none of."""
+    best: dict[tuple[str, str], Json] = {}
+    for row in primary:
+        of = (row["experiment"], row["plan"])
+        if row["against_system"] or row["variant"] or row["system"] in (*BASELINES, *OURS):
+            continue
+        if of not in best or row["value"] > best[of]["value"]:
+            best[of] = row
+    return [
+        _claim(row, f"{row['system']} is above the best plain baseline, {row['against_system']}", "has no plain baseline", 1)
+        for row in primary
+        if row["against_system"] and (one := best.get((row["experiment"], row["plan"]))) and row["against_system"] == one["system"]
+    ]
 
 
 def _null(differences: list[Json], controls: set[str]) -> list[Claim]:
