@@ -96,12 +96,15 @@ def _carry_out(
         begin = time.perf_counter()
         jobs = _jobs(entries, data, out, scale, tell)
         todo = [job for job in jobs.values() if not _path(out, job.key).exists()]
-        _work(todo, len(jobs) - len(todo), out, scale, tell, watch)
+        try:
+            _work(todo, len(jobs) - len(todo), out, scale, tell, watch)
+        finally:  # a call that is interrupted has cost its time too
+            manifest["seconds"] = round(manifest["seconds"] + time.perf_counter() - begin, 1)
+            write_json(out / MANIFEST, manifest)
         keys = {job.cell: job.key for job in jobs.values()}
         for name, listed in entries.items():
             if listed:
                 manifest["experiments"][name] = {"seeds": seeds, "entries": [_told(entry, keys[entry.cell]) for entry in listed]}
-        manifest["seconds"] = round(manifest["seconds"] + time.perf_counter() - begin, 1)
         command = shlex.join(["userclue", *sys.argv[1:]])
         manifest["commands"] = [*(one for one in manifest["commands"] if one != command), command]
         manifest["environment"] = environment()
