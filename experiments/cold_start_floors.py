@@ -8,17 +8,15 @@ a seed: averaged over instances, and over users. No model is trained; the split,
 
 import argparse
 import json
-import time
 from pathlib import Path
 
 import numpy as np
 
-from userclue.baselines.plain_cold_start import COLD_START_BASELINES
 from userclue.config import FinetuneSettings
 from userclue.data.store import Dataset
 from userclue.data.targets import read_targets
 from userclue.files import write_json
-from userclue.jobs.scoring import target_ranks
+from userclue.jobs.scoring import plain_cold_start
 from userclue.metrics.ranking import ranking_metrics
 from userclue.tasks.cold_start import ColdStart
 from userclue.version import VERSION
@@ -32,16 +30,12 @@ def floors(dataset: Dataset, targets: str, seed: int, split: str) -> list[dict[s
     task = ColdStart(dataset, dataset.sequences(), read_targets(targets), Path(targets).stem, split, settings)
     users = np.unique(task.test.users, return_inverse=True)[1]
     rows = []
-    for name, kind in COLD_START_BASELINES.items():
-        begin = time.perf_counter()
-        baseline = kind(WINDOW)
-        baseline.fit(task.train, task.valid, len(dataset.vocabulary), task.outputs)
-        values = ranking_metrics(target_ranks(baseline.scores, task.test))
+    for name, ranks in plain_cold_start(task, task.test, WINDOW, len(dataset.vocabulary)).items():
+        values = ranking_metrics(ranks)
         row: dict[str, object] = {"data": dataset.path.name, "split": split, "seed": seed, "system": name}
         row |= {key: round(float(one.mean()), 4) for key, one in values.items()}
         row |= {f"{key} by user": round(float((np.bincount(users, one) / np.bincount(users)).mean()), 4) for key, one in values.items()}
-        row |= {key: getattr(baseline, key) for key in ("neighbours", "shrinkage") if hasattr(baseline, key)}
-        row |= {"test instances": len(task.test), "candidates": task.targets.n_items, "seconds": round(time.perf_counter() - begin, 1)}
+        row |= {"test instances": len(task.test), "candidates": task.targets.n_items}
         print(json.dumps(row), flush=True)
         rows.append(row)
     return rows

@@ -74,6 +74,22 @@ def test_labels_by_plain_python(builtin):
     assert sum(label == "high spender" for label in expected.values()) == 1_173
 
 
+def test_brackets_by_plain_python():
+    """Three brackets: nothing, up to the median of those who spent something, above it."""
+    known: set[int] = set()
+    later: dict[int, Decimal] = defaultdict(Decimal)
+    for row in sources.read_purchases().to_pylist():
+        if row["week"] <= 45:
+            known.add(row["user_id"])
+        else:
+            later[row["user_id"]] += Decimal(str(row["sales_value"]))
+    median = statistics.median(later[user] for user in known if later[user] > 0)
+    expected = {
+        user: "nothing" if not later[user] else "above the median" if later[user] > median else "up to the median" for user in known
+    }
+    assert dict(zip(*sources.spending_brackets(sources.read_purchases()).to_pydict().values(), strict=True)) == expected
+
+
 def test_the_length_of_the_history_alone_tells_much(builtin):
     """The reason why the plain baseline gets the length: its AUC is .82."""
     users, lengths = np.unique(builtin.events["user_id"].to_numpy(), return_counts=True)

@@ -21,6 +21,11 @@ COMMANDS = {
     "evaluate": ("userclue.cli.transfer", "evaluate_command", "Score a fitted model on its test users, new labels or new data."),
     "embed": ("userclue.cli.vectors", "embed_command", "Write a vector for every user of a log, seen in training or not."),
     "report": ("userclue.cli.report", "report_command", "Make one self-contained HTML page of one or more runs."),
+    "reproduce": (
+        "userclue.cli.reproduce",
+        "reproduce_command",
+        "Run the paper's tables and figures again, or one table of all systems.",
+    ),
     "doctor": ("userclue.cli.doctor", "doctor_command", "Tell what this machine has; verify datasets and artifacts."),
 }
 

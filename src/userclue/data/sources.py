@@ -14,6 +14,7 @@ FOLDER = Path(__file__).parent / "builtin"
 CUT_WEEK = 45  # fixed before any result was seen; the last week whose purchases are behaviour, not future
 LABEL_COLUMN = "label"
 HIGH, LOW = "high spender", "low spender"
+BRACKETS = ("nothing", "up to the median", "above the median")
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,19 @@ def spending_labels(purchases: pa.Table, cut_week: int = CUT_WEEK) -> pa.Table:
     A household is a high spender when it spends strictly more after `cut_week` than the median of these households;
     one without a later purchase spends 0. Spending is counted in whole cents, so that sums have no rounding to tie on.
     """
+    known, spent = _spent_after(purchases, cut_week)
+    return _labelled(known, np.where(spent > np.median(spent), HIGH, LOW))
+
+
+def spending_brackets(purchases: pa.Table, cut_week: int = CUT_WEEK) -> pa.Table:
+    """The same households in three brackets: nothing spent after `cut_week`, up to the median of those who spent something, more."""
+    known, spent = _spent_after(purchases, cut_week)
+    middle = np.median(spent[spent > 0]) if (spent > 0).any() else 0
+    return _labelled(known, np.array(BRACKETS)[(spent > 0).astype(int) + (spent > middle)])
+
+
+def _spent_after(purchases: pa.Table, cut_week: int) -> tuple[np.ndarray, np.ndarray]:
+    """Households seen up to `cut_week`, int64 [n] rising, and the cents each spent after it."""
     weeks = purchases["week"].to_numpy()
     users = purchases["user_id"].to_numpy()
     cents = np.rint(purchases["sales_value"].to_numpy() * 100).astype(np.int64)
@@ -71,8 +85,11 @@ def spending_labels(purchases: pa.Table, cut_week: int = CUT_WEEK) -> pa.Table:
     future = (weeks > cut_week) & np.isin(users, known)
     spent = np.zeros(len(known), np.int64)
     np.add.at(spent, np.searchsorted(known, users[future]), cents[future])
-    labels = np.where(spent > np.median(spent), HIGH, LOW)
-    return pa.table({"user_id": pa.array(known, pa.int64()), LABEL_COLUMN: pa.array(labels.tolist(), pa.string())})
+    return known, spent
+
+
+def _labelled(users: np.ndarray, labels: np.ndarray) -> pa.Table:
+    return pa.table({"user_id": pa.array(users, pa.int64()), LABEL_COLUMN: pa.array(labels.tolist(), pa.string())})
 
 
 def load_builtin() -> Builtin:

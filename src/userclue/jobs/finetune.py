@@ -71,7 +71,7 @@ def finetune(
     encoder = encoder if isinstance(encoder, UserEncoder) else UserEncoder.from_pretrained(encoder)
     dataset = data if isinstance(data, Dataset) else Dataset.open(data)
     job = build_task(task, dataset, encoder, labels, split, chosen)
-    model, tables = _model(encoder, job, chosen, dataset)
+    model, tables = unfitted_model(encoder, job, chosen, dataset)
     named = _trained(named, chosen, model.facts["system"])
     check_rivals(named, encoder, job, chosen, dataset)
     fit_model(model, job, chosen, watch)
@@ -203,7 +203,9 @@ def leak_warnings(encoder: UserEncoder, dataset: Dataset, task: Task) -> list[st
     return []
 
 
-def _model(encoder: UserEncoder, task: Task, settings: FinetuneSettings, dataset: Dataset) -> tuple[FittedModel, dict[str, pa.Table]]:
+def unfitted_model(
+    encoder: UserEncoder, task: Task, settings: FinetuneSettings, dataset: Dataset
+) -> tuple[FittedModel, dict[str, pa.Table]]:
     """The model before its first step, and the tables that its folder will hold beside it."""
     generator = seeded_generator(torch.device("cpu"), settings.seed, INIT)
     config = encoder.config

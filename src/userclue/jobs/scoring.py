@@ -28,15 +28,9 @@ def score_profiling(
 ) -> tuple[dict[str, Any], pa.Table]:
     """Metrics, baselines, differences and verdict on a part, as task.json holds them; and every user's prediction."""
     name = model.facts["system"]
-    outcomes = {
-        system: ProfilingOutcome(part.targets, softmax(one.scores(part.inputs).astype(np.float64), axis=1))
-        for system, one in {name: model, **rivals}.items()
-    }
-    learnable = baselines and len(task.train) > 0 and len(task.valid) > 0
-    for baseline, kind in PROFILING_BASELINES.items() if learnable else ():
-        fitted = kind(model.encoder.config.max_len)
-        fitted.fit(task.train.inputs, task.train.targets, task.valid.inputs, task.valid.targets, task.outputs, len(model.vocabulary))
-        outcomes[baseline] = ProfilingOutcome(part.targets, fitted.predict_proba(part.inputs))
+    outcomes = profiling_outcomes({name: model, **rivals}, part)
+    if baselines and len(task.train) > 0 and len(task.valid) > 0:
+        outcomes |= plain_profiling(task, part, model.encoder.config.max_len, len(model.vocabulary))
     comparison = _compared(outcomes, name, task.primary, task.seed)
     table = pa.table(
         {
@@ -53,11 +47,9 @@ def score_sequential(
 ) -> tuple[dict[str, Any], pa.Table]:
     """The same for next-item instances; `unseen` holds the second view, with the history's items out of the candidates."""
     name = model.facts["system"]
-    rankings = {system: _rank(one.inner_products(part.inputs), part) for system, one in {name: model, **rivals}.items()}
-    for baseline, kind in RANKING_BASELINES.items() if baselines else ():
-        fitted = kind(model.encoder.config.max_len)
-        fitted.fit(task.history, len(model.vocabulary))
-        rankings[baseline] = _rank(_by_rows(fitted, part), part)
+    rankings = next_item_rankings({name: model, **rivals}, part)
+    if baselines:
+        rankings |= plain_next_items(task, part, model.encoder.config.max_len, len(model.vocabulary))
     everything = _compared({s: RankingOutcome(r.ranks_all) for s, r in rankings.items()}, name, task.primary, task.seed)
     unseen = _compared({s: RankingOutcome(_unseen(r)) for s, r in rankings.items()}, name, task.primary, task.seed)
     report = _report(everything, name)
@@ -79,12 +71,9 @@ def score_cold_start(
 ) -> tuple[dict[str, Any], pa.Table]:
     """The same for cold-start instances; `by_user` holds the second view, averaged over users, where a user has several instances."""
     name = model.facts["system"]
-    ranks = {system: _target_ranks(one.inner_products(part.inputs), part) for system, one in {name: model, **rivals}.items()}
-    learnable = baselines and len(task.train) > 0
-    for baseline, kind in COLD_START_BASELINES.items() if learnable else ():
-        fitted = kind(model.encoder.config.max_len)
-        fitted.fit(task.train, task.valid, len(model.vocabulary), task.outputs)
-        ranks[baseline] = _target_ranks(_by_rows(fitted, part), part)
+    ranks = cold_start_ranks({name: model, **rivals}, part)
+    if baselines and len(task.train) > 0:
+        ranks |= plain_cold_start(task, part, model.encoder.config.max_len, len(model.vocabulary))
     report = _report(_compared({s: RankingOutcome(r, users=part.users) for s, r in ranks.items()}, name, task.primary, task.seed), name)
     if report["users"] < len(part):
         averaged = {system: RankingOutcome(found, users=part.users, unit="users") for system, found in ranks.items()}
@@ -98,6 +87,54 @@ def score_cold_start(
         }
     )
     return {"instances": len(part), **report}, table
+
+
+def profiling_outcomes(models: Mapping[str, FittedModel], part: Instances) -> dict[str, ProfilingOutcome]:
+    """What each fitted model says of the users of a part."""
+    return {
+        system: ProfilingOutcome(part.targets, softmax(one.scores(part.inputs).astype(np.float64), axis=1))
+        for system, one in models.items()
+    }
+
+
+def plain_profiling(task: Profiling, part: Instances, window: int, vocabulary_size: int) -> dict[str, ProfilingOutcome]:
+    """The same of the plain baselines, fitted to the training part. window: items that an encoder beside them reads."""
+    outcomes = {}
+    for name, kind in PROFILING_BASELINES.items():
+        fitted = kind(window)
+        fitted.fit(task.train.inputs, task.train.targets, task.valid.inputs, task.valid.targets, task.outputs, vocabulary_size)
+        outcomes[name] = ProfilingOutcome(part.targets, fitted.predict_proba(part.inputs))
+    return outcomes
+
+
+def next_item_rankings(models: Mapping[str, FittedModel], part: Instances) -> dict[str, RankingResult]:
+    """Where each fitted model ranks the true next item of each instance."""
+    return {system: _rank(one.inner_products(part.inputs), part) for system, one in models.items()}
+
+
+def plain_next_items(task: Sequential, part: Instances, window: int, vocabulary_size: int) -> dict[str, RankingResult]:
+    """The same of the plain baselines, fitted to the training part."""
+    rankings = {}
+    for name, kind in RANKING_BASELINES.items():
+        fitted = kind(window)
+        fitted.fit(task.history, vocabulary_size)
+        rankings[name] = _rank(_by_rows(fitted, part), part)
+    return rankings
+
+
+def cold_start_ranks(models: Mapping[str, FittedModel], part: Instances) -> dict[str, np.ndarray]:
+    """int64 [n], where each fitted model ranks the true target of each instance."""
+    return {system: _target_ranks(one.inner_products(part.inputs), part) for system, one in models.items()}
+
+
+def plain_cold_start(task: ColdStart, part: Instances, window: int, vocabulary_size: int) -> dict[str, np.ndarray]:
+    """The same of the plain baselines, fitted to the training part."""
+    found = {}
+    for name, kind in COLD_START_BASELINES.items():
+        fitted = kind(window)
+        fitted.fit(task.train, task.valid, vocabulary_size, task.outputs)
+        found[name] = _target_ranks(_by_rows(fitted, part), part)
+    return found
 
 
 def _target_ranks(score: Rows | InnerProducts, part: Instances) -> np.ndarray:
