@@ -13,7 +13,7 @@ import torch
 
 from userclue.artifact import environment
 from userclue.baselines.registry import BASELINES
-from userclue.config import PRETRAIN_PRESETS, FinetuneSettings, PretrainSettings
+from userclue.config import FinetuneSettings, PretrainSettings
 from userclue.data.splits import Instances
 from userclue.encoder import UserEncoder
 from userclue.experiments.material import Material
@@ -33,6 +33,7 @@ from userclue.metrics.comparison import Outcome, ProfilingOutcome, RankingOutcom
 from userclue.metrics.geometry import effective_rank, std_sqrt_d, uniformity
 from userclue.metrics.projection import project
 from userclue.metrics.ranking import RankingResult
+from userclue.presets import PRETRAIN_PRESETS, finetune_preset
 from userclue.tasks.base import FittedModel
 from userclue.tasks.cold_start import ColdStart
 from userclue.tasks.fitting import fit_model
@@ -72,11 +73,12 @@ class Cell:
 
     def key(self, material: Material, scale: Scale) -> str:
         """What the cell's file is called: other data, budget, settings or version give another name."""
+        preset = OURS.get(self.system, "paper")
         told = {
             "cell": {**asdict(self), "plan": {name: value for name, value in asdict(self.plan).items() if name != "stands_for"}},
             "data": material.fingerprint,
             "budget": [scale.budget(PretrainSettings), scale.budget(FinetuneSettings), scale.grid if self.searched else ()],
-            "preset": PRETRAIN_PRESETS.get(OURS.get(self.system, "")),
+            "preset": [PRETRAIN_PRESETS[preset], finetune_preset(preset, self.plan.task)],
             "version": [VERSION, FORMAT],
         }
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:24]
@@ -114,7 +116,9 @@ class _Run:
     def fitting(self, **more: Any) -> FinetuneSettings:
         """Settings of the fit: those of our model's preset, or for others the paper's."""
         budget = {**self.scale.budget(FinetuneSettings), "train_fraction": self.cell.share, "max_targets": self.cell.plan.max_targets}
-        return finetune_settings(OURS.get(self.cell.system, "paper"), seed=self.cell.seed, **{**budget, **dict(self.cell.fit), **more})
+        return finetune_settings(
+            OURS.get(self.cell.system, "paper"), self.cell.plan.task, seed=self.cell.seed, **{**budget, **dict(self.cell.fit), **more}
+        )
 
     def beside(self, settings: PretrainSettings) -> UserEncoder:
         """The encoder that trained baselines take width, window and pre-training budget from: it need not be trained for that."""
