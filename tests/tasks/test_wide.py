@@ -14,6 +14,7 @@ from userclue.data.store import Dataset, Sequences
 from userclue.data.vocabulary import FIRST_ITEM
 from userclue.jobs.finetune import evaluate
 from userclue.tasks.base import FittedModel
+from userclue.tasks.fitting import one_standard_error
 from userclue.tasks.registry import load_fitted
 from userclue.tasks.wide import SHARES, Classifier, Recommender
 
@@ -96,3 +97,12 @@ def test_without_it_nothing_is_saved_of_it(fit_profile: Fit, tmp_path: Path) -> 
     model.save_pretrained(tmp_path / "fitted")
     assert model.wide is None
     assert not (tmp_path / "fitted" / "wide.safetensors").exists()
+
+
+def test_what_is_no_better_than_chance_does_not_displace_the_first() -> None:
+    generator = np.random.default_rng(0)
+    base = generator.random(300)
+    noisy = base - 0.001 + 0.1 * generator.standard_normal(300)
+    assert one_standard_error(np.stack([base, noisy])) == 0
+    assert one_standard_error(np.stack([base, base - 0.05])) == 1
+    assert one_standard_error(np.stack([base, base - 0.04 + 0.01 * base, base - 0.05])) == 2

@@ -79,31 +79,46 @@ def fit_model(model: FittedModel, task: Task, settings: FinetuneSettings, watch:
 
 
 def add_wide_part(model: FittedModel, task: Profiling | ColdStart, seed: int) -> None:
-    """Fit a wide part and weigh it against the network by the share, of SHARES, that is best on the validation part.
+    """Fit a wide part and weigh it against the network: the greatest share, of SHARES, that the validation part gives no reason to lower.
 
-    Best is the least log-loss for profiling, whose log-loss is smoother than its accuracy, and the greatest MRR@10 for cold start.
+    Judged by log-loss for profiling and reciprocal rank for cold start. The network has to better the wide part by more than the
+    standard error of the difference (the one-standard-error rule, Breiman et al. 1984, section 3.4.3): a few hundred validation users
+    would otherwise choose by chance.
     """
     kind = Classifier if isinstance(task, Profiling) else Recommender
     wide = kind(task.histories, task.outputs, len(model.vocabulary), seed).fit(task.train, task.valid)
     tensors = [getattr(module, name).detach() for module in (wide, model.head) for name in ("weight", "bias")]
     kept = [tensor.clone() for tensor in tensors]
-    model.wide, losses = wide, []
+    model.wide, faults = wide, []
 
     def blend(share: float) -> None:
         for tensor, own, weight in zip(tensors, kept, (share, share, 1 - share, 1 - share), strict=True):
             tensor.copy_(weight * own)
 
-    for share in SHARES:
+    for share in SHARES if len(task.valid) else ():
         blend(share)
-        losses.append(model.mean_loss(task.valid) if isinstance(task, Profiling) else -_mrr(model, task))
-    share = SHARES[int(np.argmin(losses))] if len(task.valid) else UNTUNED_SHARE
+        faults.append(_log_losses(model, task) if isinstance(task, Profiling) else -_reciprocal_ranks(model, task))
+    share = UNTUNED_SHARE if not faults else SHARES[one_standard_error(np.stack(faults))]
     blend(share)
     model.facts["wide_share"] = share
 
 
-def _mrr(model: FittedModel, task: ColdStart) -> float:
+def one_standard_error(faults: np.ndarray) -> int:
+    """The first row of `faults` [C, N] whose mean is no more than one standard error of the difference above the least mean."""
+    best = faults[int(np.argmin(faults.mean(axis=1)))]
+    excess = faults - best
+    errors = excess.std(axis=1) / np.sqrt(excess.shape[1])
+    return int(np.flatnonzero(excess.mean(axis=1) <= errors)[0])
+
+
+def _log_losses(model: FittedModel, task: Profiling) -> np.ndarray:
+    logits = torch.from_numpy(model.scores(task.valid.inputs)).double()
+    return nn.functional.cross_entropy(logits, torch.from_numpy(task.valid.targets), reduction="none").numpy()
+
+
+def _reciprocal_ranks(model: FittedModel, task: ColdStart) -> np.ndarray:
     ranks = full_ranking(model.inner_products(task.valid.inputs), len(task.valid), task.valid.targets).ranks_all
-    return float(ranking_metrics(ranks)["mrr@10"].mean()) if len(task.valid) else 0.0
+    return ranking_metrics(ranks)["mrr@10"]
 
 
 class _EarlyStopping:
