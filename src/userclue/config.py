@@ -248,7 +248,10 @@ class FinetuneSettings(TrainSettings):
     mode: Literal["finetune", "probe", "adapter", "scratch"] = Field(
         "finetune", description="whole encoder, frozen encoder, frozen but for patches (PeterRec), or random start (CLUEZero)"
     )
-    patience: int = Field(5, ge=1, description="epochs without a better validation log-loss before stopping")
+    stop_on: Literal["loss", "metric"] = Field(
+        "loss", description="what the epochs are judged by on the validation part: log-loss, or the task's first metric (MRR@10, accuracy)"
+    )
+    patience: int = Field(5, ge=1, description="epochs without a better validation before stopping")
     min_epochs: int = Field(3, ge=1, description="epochs before it may stop")
     train_fraction: float = Field(1.0, gt=0, le=1, description="share of the training users to learn from")
     head: Literal["linear", "tied"] = Field("linear", description="sequential: a head of its own, or the item embeddings")

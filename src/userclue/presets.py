@@ -22,7 +22,8 @@ FINETUNE_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "": {"dropout": 0.2},
         "profiling": {"wide": "bag"},
         "cold-start": {"wide": "bag"},
-        "sequential": {"head": "tied", "positions": "all", "readout": "item", "batch_size": 128},
+        # At the next item the log-loss stops falling long before the ranking stops rising.
+        "sequential": {"head": "tied", "positions": "all", "readout": "item", "batch_size": 128, "stop_on": "metric", "schedule": "cosine"},
     },
 }
 

@@ -12,7 +12,7 @@ from userclue.experiments.scales import Scale
 from userclue.train.journal import UNWATCHED
 
 USERS, MOVIES = 60, 80
-ONLY = ("plain", "clue", "clue_zero", "peterrec", "ml-1m-gender", "ml-1m-sci-fi", "ml-1m-30")
+ONLY = ("plain", "clue", "best", "clue_zero", "peterrec", "ml-1m-gender", "ml-1m-sci-fi", "ml-1m-30")
 TINY = Scale("smoke", {"steps": 4, "dim": 8, "blocks": 1, "heads": 2}, {"steps": 4}, (0, 1), None, dropouts=(0.1, 0.5), shares=(0.5, 1.0))
 
 
@@ -116,4 +116,6 @@ def scale() -> Scale:
 def made(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Everything of the paper and the table of all systems, on one small data set and under two seeds; tests only read it."""
     out = tmp_path_factory.mktemp("made") / "out"
-    return Made(out, reproduce(["all", "systems"], out, TINY, data=few, only=ONLY, tell=lambda _: None, watch=UNWATCHED))
+    return Made(
+        out, reproduce(["all", "systems", "ablation", "labels"], out, TINY, data=few, only=ONLY, tell=lambda _: None, watch=UNWATCHED)
+    )

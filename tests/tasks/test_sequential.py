@@ -56,7 +56,7 @@ def test_an_easy_chain_is_learned_nearly_perfectly(next_item: SequentialModel) -
 
 
 def test_a_chain_is_learned_with_a_split_by_time(fit_next: Fit) -> None:
-    model = fit_next(split="time", epochs=30)
+    model = fit_next(split="time", epochs=30, lr=0.01)
     assert model.facts["split"]["name"] == "time"
     assert model.facts["metrics"]["mrr@10"]["value"] > 0.9
 
@@ -328,3 +328,10 @@ def test_the_item_table_is_updated_by_row_where_the_head_is_its_own(fit_next: Fi
     assert fit_next(item_updates="lazy-adam").facts["metrics"]["mrr@10"]["value"] > 0.97
     with pytest.raises(UsageError, match=r"this loss scores all of them from their embeddings; .*head=linear \(finetune\)"):
         fit_next(item_updates="lazy-adam", head="tied")
+
+
+def test_epochs_can_be_judged_by_the_metric(fit_next: Fit) -> None:
+    model = fit_next(stop_on="metric", epochs=4)
+    found = [row["valid_metric"] for row in model.rows if "valid_metric" in row]
+    assert len(found) == 4
+    assert model.facts["best_epoch"] == found.index(max(found))

@@ -11,7 +11,8 @@ from userclue.cli.options import Json, Overwrite, Threads
 from userclue.errors import UsageError
 
 Names = Annotated[
-    list[str], typer.Argument(help="table1, table2, table3, fig3 … fig7, systems, or all (those of the paper).", show_default=False)
+    list[str],
+    typer.Argument(help="table1, table2, table3, fig3 … fig7, all (these, the paper's); systems, ablation, labels.", show_default=False),
 ]
 Data = Annotated[
     Path | None, typer.Option("--data", help="Folder of public data sets (see docs/reproduce.md); the built-in data if not given.")

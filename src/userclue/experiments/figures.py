@@ -168,6 +168,7 @@ def _map(rows: list[Json], collected: Collected) -> Figure:
 
 DRAWN: dict[str, Callable[[list[Json], Collected], Figure]] = {
     "fig3": _comparison,
+    "labels": lambda rows, collected: _lines(rows, collected, "share of the training users"),
     "fig4": lambda rows, collected: _lines(rows, collected, "share of the training users"),
     "fig5": lambda rows, collected: _lines(rows, collected, "probability of dropout"),
     "fig6": _ablation,

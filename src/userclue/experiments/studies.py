@@ -30,6 +30,22 @@ ABLATIONS: dict[str, tuple[tuple[str, Any], ...]] = {
     "no stop-gradient": (BARE, ("stop_gradient", False)),
 }
 
+# Preset `best` without each of its ingredients: settings of the pre-training, of the fit, and the tasks that have the ingredient.
+ALL_TASKS = ("profiling", "cold-start", "sequential")
+Settings = tuple[tuple[str, Any], ...]
+WITHOUT: dict[str, tuple[Settings, Settings, tuple[str, ...]]] = {
+    "whole": ((), (), ALL_TASKS),
+    "no factors at the start": ((("item_start", "random"),), (), ALL_TASKS),
+    "no sequence-level loss": ((("objectives", "next:1"),), (), ALL_TASKS),
+    "no item-level loss": ((("objective", "clue"), ("objectives", None), ("causal", True)), (), ALL_TASKS),
+    "no pre-training": ((), (("mode", "scratch"),), ALL_TASKS),
+    "dropout 0.5": ((("dropout", 0.5),), (("dropout", 0.5),), ALL_TASKS),
+    "no wide part": ((), (("wide", "none"),), ("profiling", "cold-start")),
+    "one position a history": ((), (("positions", "last"),), ("sequential",)),
+    "head of its own": ((), (("head", "linear"),), ("sequential",)),
+}
+LABEL_SHARES = (0.01, 0.05, 0.1, 0.4, 1.0)
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -113,6 +129,29 @@ def systems(data: Path | None, scale: Scale, seeds: Sequence[int]) -> list[Entry
     return [entry for plan in plans for entry in _by_system([plan], tuple(systems_for(plan.task)), scale, seeds)]
 
 
+def ablation(data: Path | None, scale: Scale, seeds: Sequence[int]) -> list[Entry]:
+    """The preset `best` without each of its ingredients in turn."""
+    found = []
+    for plan in plans_for((COLD_START_SLOTS[1], PROFILING_SLOTS[0], SEQUENTIAL_SLOTS[0]), data):
+        of_task = {name: (pretrain, fit) for name, (pretrain, fit, tasks) in WITHOUT.items() if plan.task in tasks}
+        for seed in seeds:
+            found += [
+                Entry(_cell(plan, "best", seed, scale, pretrain=pretrain, fit=fit), name) for name, (pretrain, fit) in of_task.items()
+            ]
+    return found
+
+
+def labels(data: Path | None, scale: Scale, seeds: Sequence[int]) -> list[Entry]:
+    """How the gain depends on the share of the training users whose labels (or histories, at the next item) are learned from."""
+    return [
+        Entry(_cell(plan, system, seed, scale, share=share), f"{share:g}")
+        for plan in plans_for((*PROFILING_SLOTS[:2], SEQUENTIAL_SLOTS[0]), data)
+        for share in LABEL_SHARES
+        for system in systems_for(plan.task, (PLAIN, "clue_zero", *OURS))
+        for seed in seeds
+    ]
+
+
 def _by_system(plans: list[Plan], names: tuple[str, ...], scale: Scale, seeds: Sequence[int]) -> list[Entry]:
     return [Entry(_cell(plan, system, seed, scale)) for plan in plans for seed in seeds for system in systems_for(plan.task, names)]
 
@@ -130,6 +169,8 @@ def _unless(view: str) -> tuple[tuple[str, Any], ...]:
 
 STUDIES: dict[str, Study] = {
     "systems": systems,
+    "ablation": ablation,
+    "labels": labels,
     "table1": table1,
     "table2": table2,
     "table3": table3,
@@ -139,9 +180,11 @@ STUDIES: dict[str, Study] = {
     "fig6": fig6,
     "fig7": fig7,
 }
-PAPER = tuple(name for name in STUDIES if name != "systems")
+PAPER = tuple(name for name in STUDIES if name not in ("systems", "ablation", "labels"))
 TITLES = {
     "systems": "All systems on public data",
+    "ablation": "Preset best without each of its ingredients",
+    "labels": "Share of the labels",
     "table1": "Table I: the data",
     "table2": "Table II: cold start and profiling",
     "table3": "Table III: views",

@@ -116,7 +116,14 @@ def _log_losses(model: FittedModel, task: Profiling) -> np.ndarray:
     return nn.functional.cross_entropy(logits, torch.from_numpy(task.valid.targets), reduction="none").numpy()
 
 
-def _reciprocal_ranks(model: FittedModel, task: ColdStart) -> np.ndarray:
+def _metric(model: FittedModel, task: Task) -> float:
+    """Accuracy of a profile, MRR@10 of a ranking on the validation part."""
+    if isinstance(task, Profiling):
+        return float((model.scores(task.valid.inputs).argmax(axis=1) == task.valid.targets).mean())
+    return float(_reciprocal_ranks(model, task).mean())
+
+
+def _reciprocal_ranks(model: FittedModel, task: Task) -> np.ndarray:
     ranks = full_ranking(model.inner_products(task.valid.inputs), len(task.valid), task.valid.targets).ranks_all
     return ranking_metrics(ranks)["mrr@10"]
 
@@ -131,11 +138,16 @@ class _EarlyStopping:
 
     def __call__(self, epoch: int, step: int) -> bool:
         loss = self.model.mean_loss(self.task.valid)
-        self.journal.log({"step": step, "epoch": epoch, "valid_loss": loss})
+        row: dict[str, float] = {"step": step, "epoch": epoch, "valid_loss": loss}
         if not np.isfinite(loss):
             raise UsageError(f"step {step}: the validation loss is {loss}; lower lr or set clip_norm")
-        if loss < self.best:
-            self.best, self.best_epoch = loss, epoch
+        fault = loss
+        if self.settings.stop_on == "metric" and len(self.task.valid):
+            row["valid_metric"] = _metric(self.model, self.task)
+            fault = -row["valid_metric"]
+        self.journal.log(row)
+        if fault < self.best:
+            self.best, self.best_epoch = fault, epoch
             self.best_state = copy.deepcopy(self.model.state_dict())
         return epoch + 1 >= self.settings.min_epochs and epoch - self.best_epoch >= self.settings.patience
 
