@@ -84,6 +84,7 @@ def test_a_profile_model_has_it_keeps_it_and_scores_the_same_again(
 ) -> None:
     model = fit_profile(wide="bag", epochs=1)
     assert model.facts["wide_share"] in SHARES
+    assert any("wide_share 1" in one for one in model.facts["warnings"]) == (model.facts["wide_share"] == 1)
     assert model.wide is not None
     model.save_pretrained(tmp_path / "fitted")
     again = load_fitted(tmp_path / "fitted")

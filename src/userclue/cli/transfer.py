@@ -113,6 +113,7 @@ def _fill(report: Report, facts: dict[str, Any]) -> None:
         "untrained_items",
         "untrained_test_targets",
         "trained_parameters",
+        "wide_share",
         "total_parameters",
         "trained_baselines",
     )
@@ -121,3 +122,5 @@ def _fill(report: Report, facts: dict[str, Any]) -> None:
     show_comparison(report, facts)
     if "trained_parameters" in facts:
         report.show(f"{facts['trained_parameters']:,} of {facts['total_parameters']:,} parameters were trained ({facts['mode']}).")
+    if "wide_share" in facts:
+        report.show(f"Share of the wide part in the logits, chosen on the validation part: {facts['wide_share']:g}.")

@@ -82,7 +82,7 @@ def finetune(
         conditions=job.conditions + terms(rivals, chosen),
         trained_baselines=account(rivals),
         seconds=round(time.perf_counter() - begin, 2),
-        warnings=leak_warnings(model.encoder, dataset, job),
+        warnings=leak_warnings(model.encoder, dataset, job) + _idle_network(model),
         data={"path": dataset.path.name, "fingerprint": dataset.manifest["files"]["items.npy"]["sha256"]},
         environment=environment(),
     )
@@ -237,6 +237,16 @@ def system_name(encoder: UserEncoder, mode: str) -> str:
         return ZERO + SUFFIX.get(mode, "")
     name = f"{objective}{SUFFIX[mode]}"
     return f"{name}_finetuned" if name in BASELINES else name
+
+
+def _idle_network(model: FittedModel) -> list[str]:
+    """Whether the figures are a linear model's alone."""
+    if model.facts.get("wide_share") != 1:
+        return []
+    return [
+        "the validation part gave the network no share beside the wide part (wide_share 1): these figures are those of a linear model on "
+        "the bag of items; longer pre-training may change that"
+    ]
 
 
 def _trained(names: list[str], settings: FinetuneSettings, system: str) -> list[str]:
