@@ -262,8 +262,10 @@ class FinetuneSettings(TrainSettings):
     item_loss: Literal["full", "bce"] = Field(
         "full", description="sequential: softmax over all items, or (with positions=all) against one other item (SASRec's own)"
     )
-    wide: Literal["none", "bag"] = Field(
-        "none", description="profiling, cold-start: a linear term on the bag of the whole history beside the user's vector"
+    wide: Literal["none", "bag", "transitions"] = Field(
+        "none",
+        description="beside the user's vector: a linear term on the bag of the whole history (profiling, cold-start), or which item "
+        "followed the last one how often (sequential)",
     )
     readout: Literal["ur", "item"] | None = Field(
         None, description="read the user's vector at UR or at the last item; the model's own if not given"

@@ -23,7 +23,15 @@ FINETUNE_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "profiling": {"wide": "bag"},
         "cold-start": {"wide": "bag"},
         # At the next item the log-loss stops falling long before the ranking stops rising.
-        "sequential": {"head": "tied", "positions": "all", "readout": "item", "batch_size": 128, "stop_on": "metric", "schedule": "cosine"},
+        "sequential": {
+            "head": "tied",
+            "positions": "all",
+            "readout": "item",
+            "batch_size": 128,
+            "stop_on": "metric",
+            "schedule": "cosine",
+            "wide": "transitions",
+        },
     },
 }
 

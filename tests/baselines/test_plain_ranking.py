@@ -9,8 +9,9 @@ import pytest
 
 from userclue.baselines import plain_ranking
 from userclue.baselines.neighbours import cosine_neighbours
-from userclue.baselines.plain_ranking import RANKING_BASELINES, ItemKNN, ItemKNNWindow, Markov, Popularity, last_items
+from userclue.baselines.plain_ranking import RANKING_BASELINES, ItemKNN, ItemKNNWindow, Markov, Popularity
 from userclue.data.store import Sequences
+from userclue.data.transitions import PRIOR_WEIGHT, last_items
 from userclue.data.vocabulary import FIRST_ITEM, UNK
 
 V = FIRST_ITEM + 12
@@ -74,7 +75,7 @@ def test_markov_equals_its_formula() -> None:
         pairs.update(pairwise(items))
     baseline = Markov(4)
     baseline.fit(train, V)
-    found, m = baseline.scores(inputs), plain_ranking.PRIOR_WEIGHT
+    found, m = baseline.scores(inputs), PRIOR_WEIGHT
     for u in range(len(inputs)):
         last = (known(inputs[u]) or [-1])[-1]
         left = sum(n for (i, _), n in pairs.items() if i == last)

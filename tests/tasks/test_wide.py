@@ -1,6 +1,7 @@
 """The wide part against scikit-learn and the closed form; what it adds to a fitted model, and that it is saved with it."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from userclue.data.splits import Instances
 from userclue.data.store import Dataset, Sequences
 from userclue.data.vocabulary import FIRST_ITEM
+from userclue.errors import UsageError
 from userclue.jobs.finetune import evaluate
 from userclue.tasks.base import FittedModel
 from userclue.tasks.fitting import one_standard_error
 from userclue.tasks.registry import load_fitted
-from userclue.tasks.wide import SHARES, Classifier, Recommender
+from userclue.tasks.wide import SHARES, Classifier, Recommender, Transitions
 
 SIZE = FIRST_ITEM + 30
 Fit = Callable[..., FittedModel]
@@ -107,3 +109,36 @@ def test_what_is_no_better_than_chance_does_not_displace_the_first() -> None:
     assert one_standard_error(np.stack([base, noisy])) == 0
     assert one_standard_error(np.stack([base, base - 0.05])) == 1
     assert one_standard_error(np.stack([base, base - 0.04 + 0.01 * base, base - 0.05])) == 2
+
+
+def test_transitions_are_a_mixture_of_network_and_chain(fit_next: Fit, rings: Dataset, tmp_path: Path) -> None:
+    model = fit_next(wide="transitions", epochs=1)
+    plain = fit_next(epochs=1)
+    assert isinstance(model.wide, Transitions)
+    weight, sequences = model.facts["wide_share"], rings.sequences()
+    assert 0 <= weight < 1
+    logits = plain.scores(sequences).astype(np.float64)[:, FIRST_ITEM:]
+    network = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    training = sequences.drop_last(2)
+    counts = np.zeros((len(rings.vocabulary), len(rings.vocabulary)))
+    for place in range(len(training)):
+        for one, other in pairwise(training[place].tolist()):
+            counts[one, other] += 1
+    share = np.bincount(training.gather()[0], minlength=len(counts)) / len(training.gather()[0])
+    last = sequences.items[sequences.ends - 1]
+    chain = (counts[last] + 20 * share) / (counts[last].sum(axis=1, keepdims=True) + 20)
+    expected = (1 - weight) * network + weight * chain[:, FIRST_ITEM:]
+    np.testing.assert_allclose(np.exp(model.scores(sequences)[:, FIRST_ITEM:]), expected, atol=1e-5)
+    model.save_pretrained(tmp_path / "fitted")
+    again = load_fitted(tmp_path / "fitted")
+    ids, scores = again.recommend([["a0", "a1"]], k=3, filter_seen=False)
+    assert ids == model.recommend([["a0", "a1"]], k=3, filter_seen=False)[0]  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(np.argsort(-again.scores(sequences), axis=1)[:, 0], np.argsort(-model.scores(sequences), axis=1)[:, 0])
+    assert scores.shape == (1, 3)
+
+
+def test_the_wide_part_of_another_task_is_refused(fit_next: Fit, fit_profile: Fit) -> None:
+    with pytest.raises(UsageError, match="wide=bag does not belong to sequential; set wide to transitions or none"):
+        fit_next(wide="bag", epochs=1)
+    with pytest.raises(UsageError, match="wide=transitions does not belong to profiling"):
+        fit_profile(wide="transitions", epochs=1)

@@ -9,15 +9,14 @@ The contract of a ranking baseline:
 from typing import Protocol
 
 import numpy as np
-import scipy.sparse as sp
 
 from userclue.baselines.neighbours import cosine_neighbours
-from userclue.data.counts import count_matrix, item_events
+from userclue.data.counts import count_matrix
 from userclue.data.store import Sequences
+from userclue.data.transitions import Chain, popularity
 from userclue.data.vocabulary import FIRST_ITEM
 
 # Looked at on the validation items of MovieLens-1M, leave-one-out, unseen items, Recall@10.
-PRIOR_WEIGHT = 20.0  # 5 to 100 give the same
 NEIGHBOURS = 20  # the best of 20, 50, 100, 300 and 1000 (100 loses a seventh)
 SHRINKAGE = 10.0  # costs 1 to 3 % against none there; kept for sparse logs, where one shared user makes a cosine of 1
 
@@ -51,40 +50,20 @@ class Popularity:
 
 
 class Markov:
-    """First-order Markov chain: which item follows the last one, backed off to popularity.
-
-    P(j | i) = (n(i, j) + m p(j)) / (n(i) + m): n(i, j) counts i directly followed by j, n(i) = sum_j n(i, j), p(j) is j's share of all
-    events and m = PRIOR_WEIGHT. It is the interpolation w n(i, j)/n(i) + (1 - w) p(j) with w = n(i) / (n(i) + m): the more often i was
-    left, the more its own followers count (MacKay & Peto 1995). Without a known last item: p(j).
-    """
+    """First-order Markov chain, backed off to popularity (see Chain). Without a known last item: an item's share of all events."""
 
     def __init__(self, max_len: int) -> None:
         """max_len is not used: only the last item is looked at."""
 
     def fit(self, train: Sequences, vocabulary_size: int) -> None:
         """Count the transitions."""
-        counts = popularity(train, vocabulary_size)
-        self.share = counts / max(1, counts.sum())
-        owner, items = item_events(train)
-        follows = owner[1:] == owner[:-1]
-        source, target = items[:-1][follows], items[1:][follows]
-        self.transitions = sp.csr_array(
-            (np.ones(len(source), np.float32), (source, target)), shape=(vocabulary_size, vocabulary_size), dtype=np.float32
-        )
-        self.leavings = np.bincount(source, minlength=vocabulary_size)
+        self.chain = Chain.learned(train, vocabulary_size)
 
     def scores(self, inputs: Sequences) -> np.ndarray:
         """P(j | last item), float32 [b, V]."""
-        last = last_items(inputs)
-        known = np.flatnonzero(last >= FIRST_ITEM)
-        left = np.zeros(len(inputs))
-        left[known] = self.leavings[last[known]]
-        found = np.multiply.outer((PRIOR_WEIGHT / (left + PRIOR_WEIGHT)).astype(np.float32), self.share.astype(np.float32))
-        followers = self.transitions[last[known]].tocoo()
-        rows = known[followers.row]
-        found[rows, followers.col] += (followers.data / (left[rows] + PRIOR_WEIGHT)).astype(np.float32)
+        found = self.chain.probabilities(inputs)
         found[:, :FIRST_ITEM] = -np.inf
-        return np.asarray(found)
+        return found
 
 
 class ItemKNN:
@@ -119,29 +98,6 @@ class ItemKNNWindow(ItemKNN):
 
     def __init__(self, max_len: int) -> None:
         self.window = max_len
-
-
-def popularity(sequences: Sequences, vocabulary_size: int) -> np.ndarray:
-    """Events per vocabulary index, int64 [V], zero for special tokens."""
-    counts = np.bincount(item_events(sequences)[1], minlength=vocabulary_size)
-    if len(counts) > vocabulary_size:
-        raise ValueError(f"item index {len(counts) - 1} lies outside the vocabulary of {vocabulary_size}; they do not belong together")
-    return counts
-
-
-def last_items(sequences: Sequences) -> np.ndarray:
-    """The most recent event of each sequence that is an item, int64 [B]; -1 where there is none."""
-    found = np.full(len(sequences), -1, np.int64)
-    place = sequences.ends - 1
-    open_rows = np.flatnonzero(place >= sequences.starts)
-    while len(open_rows):  # one turn, unless histories end in special tokens
-        token = sequences.items[place[open_rows]]
-        done = token >= FIRST_ITEM
-        found[open_rows[done]] = token[done]
-        open_rows = open_rows[~done]
-        place[open_rows] -= 1
-        open_rows = open_rows[place[open_rows] >= sequences.starts[open_rows]]
-    return found
 
 
 RANKING_BASELINES: dict[str, type[RankingBaseline]] = {

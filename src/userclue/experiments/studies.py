@@ -40,7 +40,7 @@ WITHOUT: dict[str, tuple[Settings, Settings, tuple[str, ...]]] = {
     "no item-level loss": ((("objective", "clue"), ("objectives", None), ("causal", True)), (), ALL_TASKS),
     "no pre-training": ((), (("mode", "scratch"),), ALL_TASKS),
     "dropout 0.5": ((("dropout", 0.5),), (("dropout", 0.5),), ALL_TASKS),
-    "no wide part": ((), (("wide", "none"),), ("profiling", "cold-start")),
+    "no wide part": ((), (("wide", "none"),), ALL_TASKS),
     "one position a history": ((), (("positions", "last"),), ("sequential",)),
     "head of its own": ((), (("head", "linear"),), ("sequential",)),
 }

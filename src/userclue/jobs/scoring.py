@@ -109,7 +109,7 @@ def plain_profiling(task: Profiling, part: Instances, window: int, vocabulary_si
 
 def next_item_rankings(models: Mapping[str, FittedModel], part: Instances) -> dict[str, RankingResult]:
     """Where each fitted model ranks the true next item of each instance."""
-    return {system: _rank(one.inner_products(part.inputs), part) for system, one in models.items()}
+    return {system: _rank(one.scorer(part.inputs), part) for system, one in models.items()}
 
 
 def plain_next_items(task: Sequential, part: Instances, window: int, vocabulary_size: int) -> dict[str, RankingResult]:
@@ -124,7 +124,7 @@ def plain_next_items(task: Sequential, part: Instances, window: int, vocabulary_
 
 def cold_start_ranks(models: Mapping[str, FittedModel], part: Instances) -> dict[str, np.ndarray]:
     """int64 [n], where each fitted model ranks the true target of each instance."""
-    return {system: _target_ranks(one.inner_products(part.inputs), part) for system, one in models.items()}
+    return {system: _target_ranks(one.scorer(part.inputs), part) for system, one in models.items()}
 
 
 def plain_cold_start(task: ColdStart, part: Instances, window: int, vocabulary_size: int) -> dict[str, np.ndarray]:

@@ -22,10 +22,10 @@ from userclue.encoder import ENCODE_BATCH, UserEncoder, load_tensors
 from userclue.encoding import ENCODE_CHUNK
 from userclue.errors import ArtifactError, UsageError
 from userclue.item_losses import binary_cross_entropy, other_rows, softmax_cross_entropy
-from userclue.metrics.blocks import InnerProducts
+from userclue.metrics.blocks import InnerProducts, Rows
 from userclue.metrics.ranking import best_items
 from userclue.nn.adapters import adapted_parameters
-from userclue.tasks.wide import WidePart
+from userclue.tasks.wide import Transitions, WidePart
 from userclue.train.journal import Row
 from userclue.train.step import Step
 
@@ -34,11 +34,12 @@ class FittedModel(nn.Module):
     """An encoder and a softmax head on its UR state (paper IV-C). `facts` is what task.json says of the fit."""
 
     task = ""
+    wide_kind: type[WidePart | Transitions] = WidePart
 
     def __init__(self, encoder: UserEncoder, head: nn.Module, facts: dict[str, Any]) -> None:
         super().__init__()
         self.encoder, self.head, self.facts = encoder, head, facts
-        self.wide: WidePart | None = None
+        self.wide: WidePart | Transitions | None = None
         self.rows: list[Row] = []
 
     @property
@@ -97,7 +98,7 @@ class FittedModel(nn.Module):
         load_tensors(head, artifact.tensors("head.safetensors"), artifact.path)
         model = cls(encoder, head, facts)
         if facts["settings"].get("wide", "none") != "none":
-            model.wide = WidePart(**artifact.tensors("wide.safetensors"))
+            model.wide = cls.wide_kind(**artifact.tensors("wide.safetensors"))
         model.rows = artifact.rows
         return model
 
@@ -108,7 +109,7 @@ class FittedModel(nn.Module):
         size = max(1, min(ENCODE_BATCH, (1 << 24) // self.facts["outputs"]))
         for batch in sorted_batches(sequences, size, self.encoder.config.max_len):
             logits = self(batch.to(device)).float()
-            if self.wide is not None:
+            if isinstance(self.wide, WidePart):
                 logits += self.wide(torch.from_numpy(self.wide.features(sequences.take(batch.users.numpy()))).to(device))
             yield batch.users.numpy(), logits.cpu().numpy()
 
@@ -119,6 +120,10 @@ class FittedModel(nn.Module):
             out[users] = logits
         return out
 
+    def scorer(self, sequences: Sequences) -> Rows | InnerProducts:
+        """The scores by which candidates are ranked."""
+        return self.inner_products(sequences)
+
     def inner_products(self, sequences: Sequences) -> InnerProducts:
         """The same logits for ranking: vectors of `sequences` and rows of a linear head, to be multiplied a block at a time.
 
@@ -128,12 +133,12 @@ class FittedModel(nn.Module):
         def vectors(rows: np.ndarray) -> np.ndarray:
             histories, which = sequences.take(rows).distinct()
             found = self.encoder.vectors(histories)
-            if self.wide is not None:
+            if isinstance(self.wide, WidePart):
                 found = np.concatenate([found, self.wide.features(histories)], axis=1)
             return np.asarray(found[which])
 
         weight, bias = (getattr(self.head, name).detach() for name in ("weight", "bias"))
-        if self.wide is not None:
+        if isinstance(self.wide, WidePart):
             weight, bias = torch.cat([weight, self.wide.weight], dim=1), bias + self.wide.bias
         return InnerProducts(vectors, weight, bias)
 
@@ -248,7 +253,7 @@ def recommend_items(
         for sequences, _ in opened.chunks(ENCODE_CHUNK):
             flat, offsets = sequences.gather()
             taken_out = None if seen is None else Sequences.from_offsets(seen[flat], offsets)
-            best, values = best_items(model.inner_products(sequences), len(sequences), k, taken_out)
+            best, values = best_items(model.scorer(sequences), len(sequences), k, taken_out)
             left = np.isfinite(values)
             ids = candidates.ids(best[left]).to_pylist()
             ends = np.cumsum(np.count_nonzero(left, axis=1)).tolist()

@@ -1,6 +1,6 @@
 """Sequential recommendation: the next item from the state at UR, softmax over all items (paper V-A-3)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,10 @@ from userclue.data.store import Dataset, Sequences
 from userclue.data.vocabulary import UNK
 from userclue.encoder import UserEncoder
 from userclue.errors import DataError, UsageError
+from userclue.metrics.blocks import InnerProducts, Rows
 from userclue.nn.heads import linear_head
 from userclue.tasks.base import FittedModel, recommend_items
+from userclue.tasks.wide import Transitions
 
 SPLITS = ("leave-one-out", "time")
 
@@ -44,11 +46,35 @@ class SequentialModel(FittedModel):
     """A fitted recommender of the next item."""
 
     task = "sequential"
+    wide_kind = Transitions
 
     @classmethod
     def blank_head(cls, encoder: UserEncoder, facts: Mapping[str, Any]) -> nn.Module:
         """The linear or tied head that `facts` name."""
         return TiedHead(encoder) if facts["settings"]["head"] == "tied" else super().blank_head(encoder, facts)
+
+    @torch.inference_mode()
+    def logits(self, sequences: Sequences) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """As for every model; with transitions, log-probabilities of network and chain together."""
+        transitions = self.wide if isinstance(self.wide, Transitions) else None
+        chain = transitions and transitions.chain()
+        for users, logits in super().logits(sequences):
+            yield users, transitions.blended(chain, logits, sequences.take(users)) if transitions and chain else logits
+
+    def scorer(self, sequences: Sequences) -> Rows | InnerProducts:
+        """The scores by which candidates are ranked: with transitions no inner products, but rows of all items."""
+        products, transitions = self.inner_products(sequences), self.wide
+        if not isinstance(transitions, Transitions):
+            return products
+        chain = transitions.chain()
+
+        def rows(instances: np.ndarray) -> np.ndarray:
+            logits = products.vectors(instances) @ products.items.cpu().numpy().T
+            if products.bias is not None:
+                logits += products.bias.cpu().numpy()
+            return np.asarray(transitions.blended(chain, logits, sequences.take(instances)))
+
+        return rows
 
     def recommend(self, histories: Any, k: int = 10, filter_seen: bool = True, **columns: Any) -> tuple[list[list[Any]], np.ndarray]:
         """The k best next items of each user, best first: (ids [n_users][k], scores float32 [n_users, k]).

@@ -9,12 +9,14 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 import torch
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from userclue.data.factors import Bag
 from userclue.data.splits import Instances
 from userclue.data.store import Sequences
+from userclue.data.transitions import Chain
 from userclue.data.vocabulary import FIRST_ITEM
 from userclue.metrics.blocks import InnerProducts
 from userclue.metrics.ranking import full_ranking, ranking_metrics
@@ -68,6 +70,42 @@ class WidePart(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """[B, R + 1] → logits [B, K]."""
         return features @ self.weight.T + self.bias
+
+
+class Transitions(nn.Module):
+    """What the next item is by the last one alone: log((1 - weight) softmax(logits) + weight P(j | last item)).
+
+    indptr, indices, counts: n(i, j) of a Chain [V, V] in compressed rows; share [V]; weight [1], 0 … 1. None of them is trained.
+    """
+
+    def __init__(self, indptr: Tensor, indices: Tensor, counts: Tensor, share: Tensor, weight: Tensor) -> None:
+        super().__init__()
+        for name, tensor in {"indptr": indptr, "indices": indices, "counts": counts, "share": share, "weight": weight}.items():
+            self.register_buffer(name, tensor)
+        self.share: Tensor
+        self.weight: Tensor
+
+    @classmethod
+    def of(cls, chain: Chain, weight: float) -> "Transitions":
+        """From a chain."""
+        arrays = (chain.counts.indptr.astype(np.int64), chain.counts.indices.astype(np.int32), chain.counts.data, chain.share)
+        return cls(*(torch.from_numpy(array) for array in (*arrays, np.array([weight], np.float32))))
+
+    def chain(self) -> Chain:
+        """The chain they were made of."""
+        indptr, indices, counts = (self.get_buffer(name).cpu().numpy() for name in ("indptr", "indices", "counts"))
+        shape = (len(self.share),) * 2
+        return Chain(sp.csr_array((counts, indices, indptr), shape=shape), self.share.cpu().numpy())
+
+    def blended(self, chain: Chain, logits: np.ndarray, sequences: Sequences) -> np.ndarray:
+        """Log-probabilities float32 [b, V] from the network's logits float32 [b, V]; -inf for special tokens."""
+        weight = float(self.weight)
+        found = softmax(np.where(np.arange(logits.shape[1]) < FIRST_ITEM, -np.inf, logits), axis=1)
+        found *= 1 - weight
+        found += weight * chain.probabilities(sequences)
+        with np.errstate(divide="ignore"):
+            out: np.ndarray = np.log(found, out=found)
+        return out
 
 
 def _features(bag: Bag, table: np.ndarray, sequences: Sequences) -> np.ndarray:
