@@ -8,11 +8,13 @@ from torch import Tensor, nn
 
 from userclue.config import FinetuneSettings
 from userclue.data.batches import BatchStream
+from userclue.data.splits import Instances
 from userclue.data.store import Dataset
 from userclue.data.transitions import Chain
 from userclue.encoder import UserEncoder
 from userclue.errors import UsageError
-from userclue.metrics.ranking import full_ranking, ranking_metrics
+from userclue.metrics.blocks import InnerProducts, Rows
+from userclue.metrics.ranking import NOT_RETRIEVABLE, full_ranking, ranking_metrics
 from userclue.tasks.base import FittedModel, Task, Training
 from userclue.tasks.cold_start import ColdStart, ColdStartModel
 from userclue.tasks.profiling import Profiling, ProfilingModel
@@ -119,8 +121,7 @@ def add_transitions(model: FittedModel, task: Sequential) -> None:
     logits, weights, faults = model.scores(judged.inputs), sorted(SHARES), []
     for weight in weights[:-1]:  # the chain alone is a baseline
         scores = Transitions.of(chain, weight).blended(chain, logits, judged.inputs)
-        ranks = full_ranking(lambda rows, scores=scores: scores[rows], len(judged), judged.targets).ranks_all  # type: ignore[misc]
-        faults.append(-ranking_metrics(ranks)["mrr@10"])
+        faults.append(-_reciprocal(lambda rows, scores=scores: scores[rows], judged, True))  # type: ignore[misc]
     weight = weights[one_standard_error(np.stack(faults))] if len(judged) else 0.0
     model.wide = Transitions.of(chain, weight)
     model.facts["wide_share"] = weight
@@ -153,8 +154,18 @@ def _metric(model: FittedModel, task: Task) -> float:
 
 
 def _reciprocal_ranks(model: FittedModel, task: Task) -> np.ndarray:
-    ranks = full_ranking(model.scorer(task.valid.inputs), len(task.valid), task.valid.targets).ranks_all
-    return ranking_metrics(ranks)["mrr@10"]
+    return _reciprocal(model.scorer(task.valid.inputs), task.valid, isinstance(task, Sequential))
+
+
+def _reciprocal(score: Rows | InnerProducts, part: Instances, sequential: bool) -> np.ndarray:
+    """Reciprocal rank@10 of each instance; at the next item as `recommend` answers, without what the history holds.
+
+    Where most targets are repeats, among all items after all.
+    """
+    found = full_ranking(score, len(part), part.targets, part.inputs if sequential else None)
+    unseen = found.ranks_unseen
+    new = unseen is not None and np.count_nonzero(unseen != NOT_RETRIEVABLE) * 2 >= len(part)
+    return ranking_metrics(unseen if unseen is not None and new else found.ranks_all)["mrr@10"]
 
 
 class _EarlyStopping:
