@@ -18,7 +18,7 @@ from userclue.jobs.finetune import evaluate
 from userclue.tasks.base import FittedModel
 from userclue.tasks.fitting import one_standard_error
 from userclue.tasks.registry import load_fitted
-from userclue.tasks.wide import SHARES, Classifier, Recommender, Transitions
+from userclue.tasks.wide import SHARES, Classifier, Recommender, Transitions, WidePart
 
 SIZE = FIRST_ITEM + 30
 Fit = Callable[..., FittedModel]
@@ -92,6 +92,10 @@ def test_a_profile_model_has_it_keeps_it_and_scores_the_same_again(
     again = load_fitted(tmp_path / "fitted")
     sequences = rings.sequences()
     np.testing.assert_array_equal(again.scores(sequences), model.scores(sequences))
+    assert isinstance(model.wide, WidePart)
+    network = (1 - model.facts["wide_share"]) * fit_profile(epochs=1).scores(sequences)
+    wide = model.wide(torch.from_numpy(model.wide.features(sequences))).numpy()  # scaled by its share already
+    np.testing.assert_allclose(model.scores(sequences), network + wide, atol=1e-5)
     assert evaluate(again, rings, labels=labels, baselines=False)["metrics"] == model.facts["metrics"]
 
 

@@ -98,7 +98,10 @@ class FittedModel(nn.Module):
         load_tensors(head, artifact.tensors("head.safetensors"), artifact.path)
         model = cls(encoder, head, facts)
         if facts["settings"].get("wide", "none") != "none":
-            model.wide = cls.wide_kind(**artifact.tensors("wide.safetensors"))
+            try:
+                model.wide = cls.wide_kind(**artifact.tensors("wide.safetensors"))
+            except TypeError:
+                raise ArtifactError(f"{artifact.path / 'wide.safetensors'}: holds other tensors than task.json tells of") from None
         model.rows = artifact.rows
         return model
 

@@ -20,7 +20,7 @@ from userclue.tasks.cold_start import ColdStart, ColdStartModel
 from userclue.tasks.profiling import Profiling, ProfilingModel
 from userclue.tasks.registry import MODELS
 from userclue.tasks.sequential import Sequential
-from userclue.tasks.wide import SHARES, UNTUNED_SHARE, Classifier, Recommender, Transitions
+from userclue.tasks.wide import SHARES, UNTUNED_SHARE, Classifier, Recommender, Transitions, next_probabilities
 from userclue.train.journal import Journal, Watch
 from userclue.train.loop import Training as Run
 from userclue.train.loop import device_of
@@ -94,19 +94,19 @@ def add_wide_part(model: FittedModel, task: Profiling | ColdStart, seed: int) ->
     """
     kind = Classifier if isinstance(task, Profiling) else Recommender
     wide = kind(task.histories, task.outputs, len(model.vocabulary), seed).fit(task.train, task.valid)
+    model.wide, share = wide, UNTUNED_SHARE
     tensors = [getattr(module, name).detach() for module in (wide, model.head) for name in ("weight", "bias")]
-    kept = [tensor.clone() for tensor in tensors]
-    model.wide, faults = wide, []
-
-    def blend(share: float) -> None:
-        for tensor, own, weight in zip(tensors, kept, (share, share, 1 - share, 1 - share), strict=True):
-            tensor.copy_(weight * own)
-
-    for share in SHARES if len(task.valid) else ():
-        blend(share)
-        faults.append(_log_losses(model, task) if isinstance(task, Profiling) else -_reciprocal_ranks(model, task))
-    share = UNTUNED_SHARE if not faults else SHARES[one_standard_error(np.stack(faults))]
-    blend(share)
+    if len(task.valid):
+        inputs = task.valid.inputs
+        features, vectors = wide.features(inputs), model.encoder.vectors(inputs)  # the same for every share
+        faults = []
+        for one in SHARES:
+            both = np.concatenate([one * features, (1 - one) * vectors], axis=1)
+            products = InnerProducts(both.__getitem__, torch.cat(tensors[::2], dim=1), one * tensors[1] + (1 - one) * tensors[3])
+            faults.append(_log_losses(products, task.valid) if isinstance(task, Profiling) else -_reciprocal(products, task.valid, False))
+        share = SHARES[one_standard_error(np.stack(faults))]
+    for tensor, weight in zip(tensors, (share, share, 1 - share, 1 - share), strict=True):
+        tensor.mul_(weight)
     model.facts["wide_share"] = share
 
 
@@ -118,10 +118,11 @@ def add_transitions(model: FittedModel, task: Sequential) -> None:
     few = max(100, min(_JUDGED, _JUDGED_CELLS // task.outputs))
     chosen = np.sort(np.random.default_rng(task.seed).permutation(len(task.valid))[:few])
     judged, chain = task.valid.take(chosen), Chain.learned(task.history, task.outputs)
-    logits, weights, faults = model.scores(judged.inputs), sorted(SHARES), []
+    network, followers = next_probabilities(model.scores(judged.inputs)), chain.probabilities(judged.inputs)
+    weights, faults = sorted(SHARES), []
     for weight in weights[:-1]:  # the chain alone is a baseline
-        scores = Transitions.of(chain, weight).blended(chain, logits, judged.inputs)
-        faults.append(-_reciprocal(lambda rows, scores=scores: scores[rows], judged, True))  # type: ignore[misc]
+        scores = (1 - weight) * network + weight * followers
+        faults.append(-_reciprocal(scores.__getitem__, judged, True))
     weight = weights[one_standard_error(np.stack(faults))] if len(judged) else 0.0
     model.wide = Transitions.of(chain, weight)
     model.facts["wide_share"] = weight
@@ -141,9 +142,10 @@ def one_standard_error(faults: np.ndarray) -> int:
     return int(np.flatnonzero(excess.mean(axis=1) <= errors)[0])
 
 
-def _log_losses(model: FittedModel, task: Profiling) -> np.ndarray:
-    logits = torch.from_numpy(model.scores(task.valid.inputs)).double()
-    return nn.functional.cross_entropy(logits, torch.from_numpy(task.valid.targets), reduction="none").numpy()
+def _log_losses(products: InnerProducts, part: Instances) -> np.ndarray:
+    assert products.bias is not None
+    logits = torch.from_numpy(products.vectors(np.arange(len(part)))) @ products.items.T + products.bias
+    return nn.functional.cross_entropy(logits.double(), torch.from_numpy(part.targets), reduction="none").numpy()
 
 
 def _metric(model: FittedModel, task: Task) -> float:
@@ -169,7 +171,7 @@ def _reciprocal(score: Rows | InnerProducts, part: Instances, sequential: bool) 
 
 
 class _EarlyStopping:
-    """Validates at the end of each epoch, keeps the best weights, and stops after `patience` epochs without a better log-loss."""
+    """Validates at the end of each epoch, keeps the best weights, and stops after `patience` epochs without a better one."""
 
     def __init__(self, model: FittedModel, task: Task, settings: FinetuneSettings, journal: Journal) -> None:
         self.model, self.task, self.settings, self.journal = model, task, settings, journal

@@ -100,12 +100,17 @@ class Transitions(nn.Module):
     def blended(self, chain: Chain, logits: np.ndarray, sequences: Sequences) -> np.ndarray:
         """Log-probabilities float32 [b, V] from the network's logits float32 [b, V]; -inf for special tokens."""
         weight = float(self.weight)
-        found = softmax(np.where(np.arange(logits.shape[1]) < FIRST_ITEM, -np.inf, logits), axis=1)
-        found *= 1 - weight
+        found = next_probabilities(logits) * (1 - weight)
         found += weight * chain.probabilities(sequences)
         with np.errstate(divide="ignore"):
             out: np.ndarray = np.log(found, out=found)
         return out
+
+
+def next_probabilities(logits: np.ndarray) -> np.ndarray:
+    """Softmax over the items of logits float32 [b, V]; 0 for special tokens."""
+    found: np.ndarray = softmax(np.where(np.arange(logits.shape[1]) < FIRST_ITEM, -np.inf, logits), axis=1)
+    return found
 
 
 def _features(bag: Bag, table: np.ndarray, sequences: Sequences) -> np.ndarray:
