@@ -10,7 +10,7 @@ from userclue.config import EncoderConfig
 from userclue.nn.adapters import close_patches, patches
 from userclue.nn.attention import attend, attend_last
 from userclue.nn.dropout import dropout
-from userclue.nn.fused import ORDER, Shape, fits_whole, fused_block
+from userclue.nn.fused import ORDER, Shape, fits_whole, fused_blocks
 from userclue.nn.heads import reset_blocks
 from userclue.nn.layout import Layout
 
@@ -34,8 +34,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, layout: Layout, generator: torch.Generator | None, last_only: bool) -> Tensor:
         """[N, D] → [N, D], or [B, D] for the UR tokens alone: only their queries are ever formed then."""
         if self.adapter is None and fits_whole(x):
-            weights = [parameter for name in ORDER for parameter in (getattr(self, name).weight, getattr(self, name).bias)]
-            return fused_block(x, layout, weights, self.shape, generator, last_only)
+            return fused_blocks(x, layout, self.weights(), self.shape, generator, last_only)
         h = self.norm1(x) if self.norm_first else x
         residual = x.index_select(0, layout.last) if last_only else x
         h = self.out(self._attend(h, layout, generator, last_only))
@@ -51,6 +50,11 @@ class Block(nn.Module):
         x = x + dropout(h, self.p, generator)
         out: Tensor = x if self.norm_first else self.norm2(x)
         return out
+
+    def weights(self) -> list[Tensor]:
+        """As the compiled kernel takes them."""
+        layers = [getattr(self, name) for name in ORDER]
+        return [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
 
     def _attend(self, h: Tensor, layout: Layout, generator: torch.Generator | None, last_only: bool) -> Tensor:
         if not last_only:
@@ -79,15 +83,19 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, generator: torch.Generator | None = None) -> Tensor:
         """[N, D] → states at the UR tokens, [B, D]; dropout acts only when a generator is given."""
-        last = len(self.blocks) - 1
-        for i, block in enumerate(self.blocks):
-            x = block(x, layout, generator, last_only=i == last)
-        out: Tensor = self.norm(x)
-        return out
+        return self._run(x, layout, generator, last_only=True)
 
     def states(self, x: Tensor, layout: Layout, generator: torch.Generator | None = None) -> Tensor:
         """[N, D] → states of all tokens, [N, D]."""
-        for block in self.blocks:
-            x = block(x, layout, generator, last_only=False)
+        return self._run(x, layout, generator, last_only=False)
+
+    def _run(self, x: Tensor, layout: Layout, generator: torch.Generator | None, last_only: bool) -> Tensor:
+        if fits_whole(x) and all(block.adapter is None for block in self.blocks):
+            weights = [weight for block in self.blocks for weight in block.weights()]
+            x = fused_blocks(x, layout, weights, self.blocks[0].shape, generator, last_only)
+        else:
+            last = len(self.blocks) - 1
+            for i, block in enumerate(self.blocks):
+                x = block(x, layout, generator, last_only=last_only and i == last)
         out: Tensor = self.norm(x)
         return out
