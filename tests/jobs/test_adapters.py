@@ -67,13 +67,13 @@ def test_only_patches_and_second_norms_learn(fit: Fit, name: str, task: str, hea
 @every_backbone
 def test_gradients_reach_only_what_learns(fit: Fit, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[set[str]] = []
-    original = torch.optim.Adam.step
+    original = FusedAdam.step
 
     def note(optimizer: Any, *arguments: Any) -> Any:
         seen.append({str(id(p)) for group in optimizer.param_groups for p in group["params"] if p.grad is not None})
         return original(optimizer, *arguments)
 
-    monkeypatch.setattr(torch.optim.Adam, "step", note)
+    monkeypatch.setattr(FusedAdam, "step", note)
     _, model = fit(name, epochs=1)
     expected = {str(id(p)) for key, p in model.named_parameters() if learned(key) or key.startswith("head.")}
     assert seen

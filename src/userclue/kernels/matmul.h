@@ -44,11 +44,12 @@ static inline __attribute__((always_inline)) void panel(const int vectors, int64
         tile(4, vectors, k, a + i * rs, rs, cs, b, ldb, c + i * ldc, ldc, into, bias);
         i += 4;
     }
-    if (m - i >= 2) {
-        tile(2, vectors, k, a + i * rs, rs, cs, b, ldb, c + i * ldc, ldc, into, bias);
-        i += 2;
+    switch (m - i) {
+    case 3: tile(3, vectors, k, a + i * rs, rs, cs, b, ldb, c + i * ldc, ldc, into, bias); break;
+    case 2: tile(2, vectors, k, a + i * rs, rs, cs, b, ldb, c + i * ldc, ldc, into, bias); break;
+    case 1: tile(1, vectors, k, a + i * rs, rs, cs, b, ldb, c + i * ldc, ldc, into, bias); break;
+    default: break;
     }
-    if (m > i) tile(1, vectors, k, a + i * rs, rs, cs, b, ldb, c + i * ldc, ldc, into, bias);
 }
 
 static inline __attribute__((always_inline)) void matmul_(int64_t m, int64_t n, int64_t k, const float *a, int64_t rs, int64_t cs,
