@@ -18,6 +18,7 @@ from userclue.jobs.pretrain import pretrain
 from userclue.nn.backbones import BACKBONES
 from userclue.tasks.base import FittedModel
 from userclue.tasks.registry import load_fitted
+from userclue.train.adam import FusedAdam
 
 ADAPTABLE = [name for name, kind in BACKBONES.items() if kind.adaptable]
 Fit = Callable[..., tuple[UserEncoder, FittedModel]]
