@@ -162,8 +162,27 @@ static void backward_chunk(const Job *g, Chunk chunk, const float *k_t, Sizes mo
     else norm_back(x, g->stats1 + base * 2, g->norm1_w, d_h, d_sum, rows, D, d_x, to.norm1_w, to.norm1_b);
 }
 
+// What the blocks keep of a chunk: written on the way there, read on the way back
+static void fetch_kept(const Job *jobs, int64_t blocks, const Chunk *chunk) {
+    forget_ahead();
+    if (!chunk) return;
+    const int64_t D = jobs->D, base = jobs->offsets[chunk->from], rows = jobs->offsets[chunk->to] - base;
+    fetch_rows(jobs->x, base, rows, D);
+    for (const Job *g = jobs; g < jobs + blocks; g++) {
+        if (!g->last) {
+            fetch_rows(g->qkv, base, rows, 3 * D);
+            fetch_rows(g->mixed, base, rows, D);
+            fetch_rows(g->sum1, base, rows, D);
+            fetch_rows(g->hidden, base, rows, D);
+            fetch_rows(g->sum2, base, rows, D);
+            fetch_rows(g->out, base, rows, D);
+        } else fetch_rows(g->weights, base, rows, padded(g->H));
+    }
+}
+
 // The blocks of a stack, one after another: each reads what the one before it wrote, in what is kept or in the arena.
-static void forward_stack(const Job *jobs, int64_t blocks, Chunk chunk, const Transposed *t, Sizes most, Arena arena) {
+static void forward_stack(const Job *jobs, int64_t blocks, Chunk chunk, const Chunk *next, const Transposed *t, Sizes most, Arena arena) {
+    fetch_kept(jobs, blocks, next);
     const int64_t D = jobs->D, base = jobs->offsets[chunk.from], rows = jobs->offsets[chunk.to] - base;
     const float *x = jobs->x + base * D;
     for (int64_t b = 0; b < blocks; b++) {
@@ -174,7 +193,9 @@ static void forward_stack(const Job *jobs, int64_t blocks, Chunk chunk, const Tr
     }
 }
 
-static void backward_stack(const Job *jobs, int64_t blocks, Chunk chunk, const float *k_t, Sizes most, float *sums, Arena arena) {
+static void backward_stack(const Job *jobs, int64_t blocks, Chunk chunk, const Chunk *next, const float *k_t, Sizes most, float *sums,
+                           Arena arena) {
+    fetch_kept(jobs, blocks, next);
     const int64_t D = jobs->D, base = jobs->offsets[chunk.from], rows = jobs->offsets[chunk.to] - base;
     const Job *end = jobs + blocks - 1;
     const float *d_out = end->d_out + (end->last ? chunk.from : base) * D;
@@ -202,7 +223,8 @@ void userclue_blocks_forward(const Job *jobs, int64_t blocks) {
     {
         float *own = memory((size_t)size * sizeof(float));
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t c = 0; c < n; c++) forward_stack(jobs, blocks, chunks[c], t, most, (Arena){own});
+        for (int64_t c = 0; c < n; c++)
+            forward_stack(jobs, blocks, chunks[c], c + jobs->threads < n ? chunks + c + jobs->threads : 0, t, most, (Arena){own});
         free(own);
     }
     free(t);
@@ -231,7 +253,7 @@ void userclue_blocks_backward(const Job *jobs, int64_t blocks) {
             float *to = sums + slot * size;
             memset(to, 0, (size_t)size * sizeof(float));
             for (int64_t c = n * slot / slots; c < n * (slot + 1) / slots; c++)
-                backward_stack(jobs, blocks, chunks[c], k_t, most, to, (Arena){own});
+                backward_stack(jobs, blocks, chunks[c], c + 1 < n ? chunks + c + 1 : 0, k_t, most, to, (Arena){own});
         }
         free(own);
     }

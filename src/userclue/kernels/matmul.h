@@ -1,6 +1,8 @@
 // Matrix products on blocks that lie in cache: C (+)= A B, where row i, column p of A stands at a[i * rs + p * cs], so that A may be
 // transposed for nothing, and the n columns of B and C, a multiple of W, lie side by side.
 
+#include "ahead.h"
+
 #if defined(__AVX512F__) || defined(__aarch64__)
 #define PANEL 4 // vectors side by side in a tile: 6 x 4 sums, 4 loads and a factor fit 32 registers
 #else
@@ -39,7 +41,10 @@ static inline __attribute__((always_inline)) void panel(const int vectors, int64
                                                         const float *b, int64_t ldb, float *c, int64_t ldc, Into into, const float *bias) {
     int64_t i = 0;
     const int most = vectors == 1 ? 8 : 6;
-    for (; i + most <= m; i += most) tile(most, vectors, k, a + i * rs, rs, cs, b, ldb, c + i * ldc, ldc, into, bias);
+    for (; i + most <= m; i += most) {
+        fetch_some();
+        tile(most, vectors, k, a + i * rs, rs, cs, b, ldb, c + i * ldc, ldc, into, bias);
+    }
     if (m - i >= 4) {
         tile(4, vectors, k, a + i * rs, rs, cs, b, ldb, c + i * ldc, ldc, into, bias);
         i += 4;
