@@ -8,6 +8,7 @@ Without a C compiler, or with USERCLUE_KERNELS=off, PyTorch does the same work w
 import ctypes
 import functools
 import hashlib
+import mmap
 import os
 import platform
 import shutil
@@ -68,7 +69,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
 def _keep_freed_memory() -> None:
     """Have glibc keep what a step frees, up to half a gigabyte, and in huge pages: the next step asks for the same again.
 
-    A step passes over tens of megabytes, more than small pages have entries for in the processor's table of addresses.
+    A step passes over tens of megabytes: more small pages than the processor remembers the addresses of.
     """
     libc = ctypes.CDLL(None) if os.name == "posix" else None
     if libc is None or not hasattr(libc, "mallopt") or platform.libc_ver()[0] != "glibc":
@@ -77,12 +78,13 @@ def _keep_freed_memory() -> None:
         libc.mallopt(option, value)
     libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = _POINTER, (ctypes.c_size_t,), (_POINTER,)
     libc.sbrk.restype, libc.sbrk.argtypes, libc.madvise.argtypes = _POINTER, (_LONG,), (_POINTER, ctypes.c_size_t, _INT)
-    grown = libc.malloc((32 << 20) - 4096)
-    begin, end = -(-grown // 4096) * 4096, libc.sbrk(0)
-    if end > begin:
-        libc.madvise(begin, end - begin, _MADV_HUGEPAGE)
-    libc.free(grown)
-    libc.mallopt(_M_TOP_PAD, 128 << 10)
+    grown = libc.malloc((32 << 20) - mmap.PAGESIZE)  # the largest that is no mapping of its own: the heap grows by it and by the pad
+    if grown:
+        begin, end = -(-grown // mmap.PAGESIZE) * mmap.PAGESIZE, libc.sbrk(0)
+        if end > begin:
+            libc.madvise(begin, end - begin, _MADV_HUGEPAGE)
+        libc.free(grown)
+    libc.mallopt(_M_TOP_PAD, 128 << 10)  # glibc's own
 
 
 def _built() -> Path:

@@ -124,11 +124,12 @@ static void feed_forward_back(const Job *g, int64_t r0, int64_t R, const float *
     matmul(R, D, D, y, D, g->out_w, D, d_mixed, D, SET, 0);
 }
 
-// One block: d_out [R, D] → d_x [rows, D], the chunk's alone
-static void backward_chunk(const Job *g, Chunk chunk, const float *k_t, Sizes most, const float *d_out, float *d_x, Gradients to, Arena arena) {
+// One block: x and d_out [R, D] → d_x [rows, D], the chunk's alone
+static void backward_chunk(const Job *g, Chunk chunk, const float *k_t, Sizes most, const float *x, const float *d_out, float *d_x, Gradients to,
+                           Arena arena) {
     const int64_t D = g->D, base = g->offsets[chunk.from], rows = g->offsets[chunk.to] - base, S = chunk.to - chunk.from;
     const int64_t R = g->last ? S : rows, r0 = g->last ? chunk.from : base;
-    const float *x = g->x + base * D, *h = x;
+    const float *h = x;
     float *d_sum = take(&arena, R * D), *d_mixed = take(&arena, R * D), *d_h = take(&arena, rows * D);
     feed_forward_back(g, r0, R, d_out, d_sum, d_mixed, to, arena);
     if (!g->post) {
@@ -201,7 +202,8 @@ static void backward_stack(const Job *jobs, int64_t blocks, Chunk chunk, const C
     const float *d_out = end->d_out + (end->last ? chunk.from : base) * D;
     for (int64_t b = blocks - 1; b >= 0; b--) {
         float *d_x = b ? take(&arena, rows * D) : jobs->d_x + base * D;
-        backward_chunk(jobs + b, chunk, k_t, most, d_out, d_x, gradients(sums + b * n_weights(D), D), arena);
+        const float *x = (b ? jobs[b - 1].out : jobs->x) + base * D;
+        backward_chunk(jobs + b, chunk, k_t, most, x, d_out, d_x, gradients(sums + b * n_weights(D), D), arena);
         d_out = d_x;
     }
 }

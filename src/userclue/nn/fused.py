@@ -1,8 +1,7 @@
-"""Embedding and a stack of transformer blocks as one compiled kernel each (kernels/embed.c, block.c), forward and backward, CPU, float32."""
+"""Embedding and stack of transformer blocks as a compiled kernel each (kernels/embed.c, block.c), forward and backward, CPU, float32."""
 
 import ctypes
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -113,7 +112,7 @@ def _run_embedding(
 def fused_blocks(
     x: Tensor, layout: Layout, weights: Sequence[Tensor], shape: Shape, generator: torch.Generator | None, last_only: bool
 ) -> Tensor:
-    """A stack of blocks, [N, D] → [N, D], or [B, D] for the last token of each sequence; `weights` in the order of ORDER, block by block."""
+    """Blocks in turn, [N, D] → [N, D], or [B, D] for the last token of each sequence; `weights` block by block in the order of ORDER."""
     drops = generator is not None and shape.p > 0.0
     drawn = [draw(shape.p, generator) if drops else NO_MASK for _ in range(len(weights) // (2 * len(ORDER)))]  # type: ignore[arg-type]
     if torch.is_grad_enabled():
@@ -125,7 +124,7 @@ def fused_blocks(
 
 
 class _Blocks(torch.autograd.Function):
-    """Keeps 6 to 7 rows of D a token and block (last token alone: some of a sequence); masks are drawn again, norms and weights formed again."""
+    """Keeps 7 to 8 rows of D a token and block (last token alone: some of a sequence); masks are drawn, norms and weights formed again."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, offsets: Tensor, shape: Shape, drawn: Any, last: bool, *weights: Tensor) -> Tensor:
@@ -155,21 +154,19 @@ def _jobs(
     lasts = [last and block == blocks - 1 for block in range(blocks)]
     sizes = [_sizes(n, sequences, dim, shape, one) for one in lasts] if keep else []
     kept = x.new_empty(sum(map(sum, sizes)) + (blocks - 1) * n * dim) if keep else None
-    jobs, place, pointers = (_Job * blocks)(), kept.data_ptr() if kept is not None else 0, [weight.data_ptr() for weight in weights]
-    for block, job in enumerate(jobs):
-        own = pointers[block * 2 * len(ORDER) : (block + 1) * 2 * len(ORDER)]
-        at = [n, sequences, dim, shape.heads, shape.post, shape.causal, lasts[block]]
-        job.__init__(*at, *drawn[block][:2], torch.get_num_threads(), drawn[block][2], offsets.data_ptr(), *own)
-        if keep:
-            for name, size in zip(_KEPT, sizes[block], strict=True):
-                setattr(job, name, place if size else None)
-                place += 4 * size
-        job.out = place if keep and block < blocks - 1 else None
-        place += 4 * n * dim
+    place, pointers, width = kept.data_ptr() if kept is not None else 0, [weight.data_ptr() for weight in weights], 2 * len(ORDER)
+    jobs = (_Job * blocks)()
+    for block, (dropped, scale, seed) in enumerate(drawn):
+        own = pointers[block * width : (block + 1) * width]
+        ways = shape.post, shape.causal, lasts[block]
+        job = _Job(n, sequences, dim, shape.heads, *ways, dropped, scale, torch.get_num_threads(), seed, offsets.data_ptr(), *own)
+        for name, size in zip(_KEPT, sizes[block] if keep else (), strict=keep):
+            setattr(job, name, place if size else None)
+            place += x.element_size() * size
+        if keep and block < blocks - 1:
+            job.out, place = place, place + x.element_size() * n * dim
+        jobs[block] = job
     jobs[0].x, jobs[-1].out = x.data_ptr(), out.data_ptr()
-    # A block reads what the one before it wrote.
-    for before, after in pairwise(jobs):
-        after.x = before.out
     return jobs, out, kept
 
 

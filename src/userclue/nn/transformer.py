@@ -1,6 +1,7 @@
 """Self-attention blocks on packed batches (paper IV-A-1b, eq. 1–3), bidirectional or causal, pre- or post-norm."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -90,12 +91,13 @@ class Transformer(nn.Module):
         return self._run(x, layout, generator, last_only=False)
 
     def _run(self, x: Tensor, layout: Layout, generator: torch.Generator | None, last_only: bool) -> Tensor:
-        if fits_whole(x) and all(block.adapter is None for block in self.blocks):
-            weights = [weight for block in self.blocks for weight in block.weights()]
-            x = fused_blocks(x, layout, weights, self.blocks[0].shape, generator, last_only)
+        blocks = cast("Sequence[Block]", self.blocks)
+        if fits_whole(x) and all(block.adapter is None for block in blocks):
+            weights = [weight for block in blocks for weight in block.weights()]
+            x = fused_blocks(x, layout, weights, blocks[0].shape, generator, last_only)
         else:
-            last = len(self.blocks) - 1
-            for i, block in enumerate(self.blocks):
+            last = len(blocks) - 1
+            for i, block in enumerate(blocks):
                 x = block(x, layout, generator, last_only=last_only and i == last)
         out: Tensor = self.norm(x)
         return out
