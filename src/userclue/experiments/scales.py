@@ -58,7 +58,7 @@ SCALES: dict[str, Scale] = {
     scale.name: scale
     for scale in (
         Scale("smoke", {"steps": 300}, {"steps": 150}, (0,), 3_000, dropouts=(0.1, 0.5, 0.9), seconds=(3.0, 1.5)),
-        Scale("small", {"steps": 2_000}, {"steps": 500}, (0, 1, 2), 10_000, seconds=(36.0, 6.0)),
+        Scale("small", {"steps": 1_000}, {"steps": 500}, (0, 1, 2), 10_000, seconds=(18.0, 6.0)),
         # Paper V-A: the dropout of every system and the share of every view are searched in 0.1 … 0.9. The paper tells no epochs.
         Scale("paper", {"epochs": 20}, {"epochs": 20}, (0, 1, 2), None, dropouts=NINE, grid=NINE, seconds=(3_600.0, 3_600.0)),
     )
