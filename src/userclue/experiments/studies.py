@@ -42,7 +42,7 @@ WITHOUT: dict[str, tuple[Settings, Settings, tuple[str, ...]]] = {
     "dropout 0.5": ((("dropout", 0.5),), (("dropout", 0.5),), ALL_TASKS),
     "no wide part": ((), (("wide", "none"),), ALL_TASKS),
     "one position a history": ((), (("positions", "last"),), ("sequential",)),
-    "head of its own": ((), (("head", "linear"),), ("sequential",)),
+    "tied head": ((), (("head", "tied"),), ("sequential",)),
 }
 LABEL_SHARES = (0.01, 0.05, 0.1, 0.4, 1.0)
 # What of the network is trained by the labels.
