@@ -46,6 +46,7 @@ from userclue.train.loop import seeded_generator
 from userclue.version import VERSION
 
 MANY = 100_000  # epochs: the clock ends the run
+SYSTEMS = ("userclue", "rectools")
 Row = dict[str, Any]
 
 
@@ -117,11 +118,11 @@ def scored(row: Row) -> Row:
     return kept
 
 
-def show(rows: list[Row], seeds: list[int]) -> None:
+def show(rows: list[Row], systems: list[str], seeds: list[int]) -> None:
     """The test figures of each system at the measurement that validates best, a line a seed, then their means."""
     names = [f"{metric} {view}" for view in ("unseen", "all") for metric in ("recall@10", "ndcg@10", "mrr@10")]
     print("system", "seed", "seconds", "epochs", *names, sep="\t")
-    for system in ("userclue", "rectools"):
+    for system in systems:
         chosen = []
         for seed in seeds:
             own = [row for row in rows if row["system"] == system and row["seed"] == seed]
@@ -137,6 +138,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--seconds", type=float, nargs="+", default=[15, 30, 60, 120, 240], help="of training, rising: when to measure")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--environments", type=Path, default=default_folder(), help="where the peers' environments are kept")
     parser.add_argument("--python", default=sys.executable, help="interpreter of RecTools' environment")
@@ -147,19 +149,19 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     dataset = Dataset.open(options.dataset)
-    python = python_of("rectools", options.environments, options.python)
+    python = python_of("rectools", options.environments, options.python) if "rectools" in options.systems else Path(options.python)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         write_csv(dataset, Path(folder) / "events.csv")
         for seed in options.seeds:
-            for system in ("userclue", "rectools"):
+            for system in options.systems:
                 found = (
                     ours(dataset, options, seed) if system == "userclue" else rectools(Path(folder) / "events.csv", options, seed, python)
                 )
                 for row in found:
                     rows.append({"system": system, "seed": seed, **scored(row)})
                     print(json.dumps(rows[-1]), flush=True)
-    show(rows, options.seeds)
+    show(rows, options.systems, options.seeds)
     told = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
     write_json(options.out, {"version": VERSION, "kernels": describe(), "options": told, "rows": rows})
 

@@ -254,7 +254,9 @@ class FinetuneSettings(TrainSettings):
     patience: int = Field(5, ge=1, description="epochs without a better validation before stopping")
     min_epochs: int = Field(3, ge=1, description="epochs before it may stop")
     train_fraction: float = Field(1.0, gt=0, le=1, description="share of the training users to learn from")
-    head: Literal["linear", "tied"] = Field("linear", description="sequential: a head of its own, or the item embeddings")
+    head: Literal["linear", "tied", "copied"] = Field(
+        "linear", description="sequential: a head of its own, the item embeddings, or a head of its own that starts as a copy of them"
+    )
     prefixes: int = Field(4, ge=1, description="sequential: training instances drawn from each user an epoch")
     positions: Literal["last", "all"] = Field(
         "last", description="sequential: learn from the item after the history, or from every item in it too (causal encoders)"

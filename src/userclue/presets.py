@@ -24,7 +24,7 @@ FINETUNE_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "cold-start": {"wide": "bag"},
         # At the next item the log-loss stops falling long before the ranking stops rising.
         "sequential": {
-            "head": "tied",
+            "head": "copied",
             "positions": "all",
             "readout": "item",
             "batch_size": 128,

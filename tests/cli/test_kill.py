@@ -68,8 +68,9 @@ def test_prepare_killed_leaves_no_dataset(run: Run, shop: Any, large_log: Path, 
 def test_prepare_interrupted_says_so_and_leaves_nothing(large_log: Path, tmp_path: Path) -> None:
     process = started("prepare", large_log, "-o", tmp_path / "data", "--threads", 1)
     wait_for(process, lambda: any(tmp_path.glob(".data.*.partial/*")))
-    time.sleep(0.2)  # into the work of the database
+    process.send_signal(signal.SIGSTOP)  # or on a busy machine it may be done before the signal that counts is sent
     process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
     out, err = process.communicate(timeout=PATIENCE)
     assert not list(tmp_path.iterdir())
     assert (process.returncode, out) == (5, "")

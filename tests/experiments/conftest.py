@@ -9,6 +9,7 @@ import pytest
 
 from userclue.experiments.runner import Reproduction, reproduce
 from userclue.experiments.scales import Scale
+from userclue.experiments.studies import STUDIES
 from userclue.train.journal import UNWATCHED
 
 USERS, MOVIES = 60, 80
@@ -116,6 +117,4 @@ def scale() -> Scale:
 def made(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Everything of the paper and the table of all systems, on one small data set and under two seeds; tests only read it."""
     out = tmp_path_factory.mktemp("made") / "out"
-    return Made(
-        out, reproduce(["all", "systems", "ablation", "labels"], out, TINY, data=few, only=ONLY, tell=lambda _: None, watch=UNWATCHED)
-    )
+    return Made(out, reproduce(list(STUDIES), out, TINY, data=few, only=ONLY, tell=lambda _: None, watch=UNWATCHED))

@@ -53,27 +53,29 @@ def pooled(collected: Collected, **wanted: Any) -> dict[str, Any]:
     return dict(row)
 
 
-def by_hand(values: np.ndarray, groups: np.ndarray, resamples: int = 20_000) -> tuple[float, float]:
-    """Percentiles of means over resampled groups, group by group."""
+def by_hand(values: np.ndarray, groups: np.ndarray, seeds: np.ndarray, resamples: int = 4_000) -> tuple[float, float]:
+    """Percentiles of means over resampled users and seeds, value by value; a resample that holds none is left out."""
     draw = np.random.default_rng(7)
-    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    means = [
-        values[np.concatenate([members[one] for one in draw.integers(0, len(members), len(members))])].mean() for _ in range(resamples)
-    ]
+    means = []
+    for _ in range(resamples):
+        users, runs = (draw.integers(0, n, n) for n in (groups.max() + 1, seeds.max() + 1))
+        often = [(users == user).sum() * (runs == run).sum() for user, run in zip(groups, seeds, strict=True)]
+        drawn = np.repeat(values, often)
+        means += [drawn.mean()] if len(drawn) else []
     low, high = np.quantile(means, (0.025, 0.975))
     return float(low), float(high)
 
 
-def test_values_and_differences_are_pooled_over_seeds_by_user(collected: Collected) -> None:
+def test_values_and_differences_are_pooled_over_seeds_by_user_and_seed(collected: Collected) -> None:
     own = ranking_metrics(np.array([1, 2, 20, 1, 4]))["mrr@10"]
     theirs = ranking_metrics(np.array([2, 2, 1, 5, 4]))["mrr@10"]
-    groups = np.array([0, 0, 1, 0, 2])
+    groups, seeds = np.array([0, 0, 1, 0, 2]), np.array([0, 0, 0, 1, 1])
     value = pooled(collected, system="clue", metric="mrr@10", against_system=None)
     gap = pooled(collected, system="clue", metric="mrr@10", against_system="peterrec")
     for row, values in ((value, own), (gap, own - theirs)):
         assert row["value"] == pytest.approx(values.mean())
         assert (row["n"], row["users"], row["seeds"]) == (5, 3, 2)
-        assert (row["low"], row["high"]) == pytest.approx(by_hand(values, groups), abs=0.02)
+        assert (row["low"], row["high"]) == pytest.approx(by_hand(values, groups, seeds), abs=0.03)
     assert (value["least"], value["most"]) == pytest.approx((0.5, 0.625))  # (1 + 1/2 + 0) / 3 and (1 + 1/4) / 2
 
 

@@ -51,6 +51,30 @@ def test_groups_are_resampled_whole() -> None:
     assert (gap.value, gap.low, gap.high) == pytest.approx((0.25, 0.25, 0.25))
 
 
+def test_groups_and_runs_are_resampled_each_whole() -> None:
+    """Against a loop that draws groups and runs; wider than over groups alone where the runs differ."""
+    rng = np.random.default_rng(1)
+    groups, runs = (part.ravel()[:110] for part in np.meshgrid(np.arange(40), np.arange(3)))
+    values = rng.random(40)[groups] + np.array([0.0, 0.3, 0.4])[runs]
+    ours = mean_interval(values, 0, resamples=8000, groups=groups, runs=runs)
+    means = []
+    for _ in range(8000):
+        often, chosen = (np.bincount(rng.integers(0, n, n), minlength=n) for n in (40, 3))
+        weights = often[groups] * chosen[runs]
+        means.append((values * weights).sum() / weights.sum())
+    assert ours.value == pytest.approx(values.mean())
+    assert (ours.low, ours.high) == pytest.approx(np.quantile(means, (0.025, 0.975)), abs=0.01)
+    users_alone = mean_interval(values, 0, groups=groups)
+    assert ours.high - ours.low > 1.5 * (users_alone.high - users_alone.low)
+    assert mean_interval(values, 0, groups=groups, runs=np.zeros_like(runs)) == users_alone
+
+
+def test_a_resample_without_any_value_is_left_out() -> None:
+    """Each user under one run only: a draw of the first user twice and the second run twice holds nothing."""
+    found = mean_interval(np.array([1.0, 3.0]), 0, groups=np.array([0, 1]), runs=np.array([0, 1]))
+    assert (found.value, found.low, found.high) == (2.0, 1.0, 3.0)
+
+
 def test_resamples_are_made_in_pieces_without_changing_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(1).random(40)
     monkeypatch.setattr("userclue.metrics.bootstrap._CELLS_AT_ONCE", 40 * 7)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
+from userclue.config import FinetuneSettings
 from userclue.data.batches import BatchStream, pack
 from userclue.data.prepare import prepare
 from userclue.data.store import Dataset, Sequences
@@ -184,8 +185,8 @@ def test_a_target_tied_with_others_is_ranked_behind_them(next_item: SequentialMo
     assert facts["metrics"]["recall@10"]["value"] == 0
 
 
-@pytest.mark.parametrize("head", ["linear", "tied"])
-def test_both_heads_are_saved_and_loaded_whole(fit_next: Fit, rings: Dataset, tmp_path: Path, head: str) -> None:
+@pytest.mark.parametrize("head", ["linear", "tied", "copied"])
+def test_every_head_is_saved_and_loaded_whole(fit_next: Fit, rings: Dataset, tmp_path: Path, head: str) -> None:
     model = fit_next(head=head, epochs=2, out=tmp_path / "fitted", baselines=True)
     loaded = load_fitted(tmp_path / "fitted")
     assert isinstance(loaded, SequentialModel)
@@ -203,6 +204,15 @@ def test_both_heads_are_saved_and_loaded_whole(fit_next: Fit, rings: Dataset, tm
 
 def test_a_tied_head_learns_the_chain_too(fit_next: Fit) -> None:
     assert fit_next(head="tied").facts["metrics"]["mrr@10"]["value"] > 0.9
+
+
+def test_a_copied_head_starts_as_the_item_embeddings_and_leaves_them(rings: Dataset, encoder: UserEncoder, fit_next: Fit) -> None:
+    task = Sequential(rings, rings.sequences(), len(rings.vocabulary), "leave-one-out", 0, 1)
+    heads = [task.head(encoder, FinetuneSettings(head=name), torch.Generator().manual_seed(0)) for name in ("copied", "tied")]
+    states = torch.randn(5, encoder.config.dim, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(heads[0](states), heads[1](states))
+    fitted = fit_next(head="copied", epochs=2)
+    assert not torch.equal(fitted.head.weight, fitted.encoder.embedding.table())
 
 
 def test_a_probe_leaves_the_encoder_as_it_was(fit_next: Fit, encoder: UserEncoder) -> None:
@@ -307,7 +317,7 @@ def test_the_loss_at_every_position_is_the_mean_of_single_predictions(
         torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-10)
 
 
-@pytest.mark.parametrize("head", ["linear", "tied"])
+@pytest.mark.parametrize("head", ["linear", "tied", "copied"])
 def test_a_chain_is_learned_from_every_position(fit_next: Fit, causal_encoder: UserEncoder, head: str) -> None:
     model = fit_next(causal_encoder, head=head, positions="all", prefixes=2, epochs=8)
     assert model.facts["metrics"]["mrr@10"]["value"] > 0.95

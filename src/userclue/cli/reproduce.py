@@ -12,7 +12,10 @@ from userclue.errors import UsageError
 
 Names = Annotated[
     list[str],
-    typer.Argument(help="table1, table2, table3, fig3 … fig7, all (these, the paper's); systems, ablation, labels.", show_default=False),
+    typer.Argument(
+        help="table1, table2, table3, fig3 … fig7, all (these, the paper's); systems, ablation, labels, modes, history, geometry.",
+        show_default=False,
+    ),
 ]
 Data = Annotated[
     Path | None, typer.Option("--data", help="Folder of public data sets (see docs/reproduce.md); the built-in data if not given.")

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from userclue.experiments.claims import PRIMARY
 from userclue.experiments.rows import Collected
 from userclue.experiments.tables import name_of
+from userclue.experiments.transfer import MEASURES, points
 from userclue.report.plots import MARKERS, class_order
 from userclue.report.wording import metric_name
 
@@ -32,7 +33,7 @@ STYLE: Any = {
     "grid.color": "#e3e3de",
 }
 DPI = 120
-DODGE = 0.08
+DODGE = 0.1  # of the width
 
 
 def figure(experiment: str, collected: Collected) -> dict[str, bytes] | None:
@@ -89,7 +90,8 @@ def _lines(rows: list[Json], collected: Collected, label: str) -> Figure:
     drawn, axes = _panels(len(plans), 5.4, 3.4)
     for axis, (_, metric, own) in zip(axes, plans, strict=True):
         systems = list(dict.fromkeys(row["system"] for row in own))
-        apart = DODGE / max(len(systems) - 1, 1)  # side by side, so that intervals can be told apart
+        places = [float(row["variant"]) for row in own]
+        apart = DODGE * (max(places) - min(places)) / max(len(systems) - 1, 1)  # side by side, so that intervals can be told apart
         for place, system in enumerate(systems):
             line = sorted((row for row in own if row["system"] == system), key=lambda row: float(row["variant"]))
             x, value, low, high = (np.array([float(row[name]) for row in line], np.float64) for name in ("variant", "value", "low", "high"))
@@ -102,6 +104,29 @@ def _lines(rows: list[Json], collected: Collected, label: str) -> Figure:
         axis.set_ylabel(f"{metric_name(metric)}, 95 % interval")
         axis.grid(axis="y")
         axis.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return drawn
+
+
+def _scatter(rows: list[Json], collected: Collected) -> Figure:
+    """Geometry against transfer: a dot a pre-training under a seed, a panel a measure, fine-tuned above and frozen below."""
+    del rows
+    every = points(collected)
+    plans = list(dict.fromkeys(point.plan for point in every))
+    drawn = Figure(figsize=(3.4 * len(MEASURES), 2.6 * 2 * len(plans)), layout="constrained")
+    axes = drawn.subplots(2 * len(plans), len(MEASURES), squeeze=False)
+    variants = list(dict.fromkeys(point.variant for point in every))
+    for line, (plan, fit) in enumerate((plan, fit) for plan in plans for fit in ("fine_tuned", "frozen")):
+        for axis, name in zip(axes[line], MEASURES, strict=True):
+            for place, variant in enumerate(variants):
+                own = [point for point in every if (point.plan, point.variant) == (plan, variant)]
+                axis.plot(
+                    [point.measures[name] for point in own], [getattr(point, fit) for point in own],
+                    MARKERS[place % len(MARKERS)], color=COLOURS[place % len(COLOURS)], markersize=5, label=variant,
+                )  # fmt: skip
+            axis.set_xlabel(MEASURES[name])
+            axis.grid()
+        axes[line][0].set_ylabel(f"{plan}, {fit.replace('_', '-')}")
+    axes[0][-1].legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return drawn
 
 
@@ -169,6 +194,8 @@ def _map(rows: list[Json], collected: Collected) -> Figure:
 DRAWN: dict[str, Callable[[list[Json], Collected], Figure]] = {
     "fig3": _comparison,
     "labels": lambda rows, collected: _lines(rows, collected, "share of the training users"),
+    "history": lambda rows, collected: _lines(rows, collected, "events read of a history"),
+    "geometry": _scatter,
     "fig4": lambda rows, collected: _lines(rows, collected, "share of the training users"),
     "fig5": lambda rows, collected: _lines(rows, collected, "probability of dropout"),
     "fig6": _ablation,

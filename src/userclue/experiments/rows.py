@@ -17,7 +17,7 @@ from userclue.metrics.ranking import ranking_metrics
 Json = dict[str, Any]
 POOL_SEED = 0
 # The variant that the others of an experiment are compared with; elsewhere our own systems are compared with the others.
-BASE_VARIANT = {"table3": "dropout", "fig5": "0.5", "fig6": "both", "ablation": "whole"}
+BASE_VARIANT = {"table3": "dropout", "fig5": "0.5", "fig6": "both", "ablation": "whole", "modes": "fine-tune"}
 UNITS = {
     "accuracy": "users", "auroc": "users", "macro_f1": "classes", "mrr@10": "instances", "recall@10": "instances", "ndcg@10": "instances"
 }  # fmt: skip
@@ -148,10 +148,10 @@ def _pooled(experiment: str, systems: dict[tuple[str, str], dict[int, _Seen]]) -
 
 
 def _pool(metric: str, parts: list[np.ndarray], seen: list[_Seen], **who: str) -> Json:
-    """The mean over all seeds' instances; users are resampled whole, with what they have under every seed (the seeds are as given)."""
+    """The mean over all seeds' instances; users are resampled whole, with what they have under every seed, and so are the seeds."""
     groups = np.unique(np.concatenate([one.groups for one in seen]), return_inverse=True)[1]
-    values = np.concatenate(parts)
-    interval: Interval = mean_interval(values, POOL_SEED, groups=groups)
+    runs = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    interval: Interval = mean_interval(np.concatenate(parts), POOL_SEED, groups=groups, runs=runs)
     means = [float(part.mean()) for part in parts]
     ends = {"least": min(means), "most": max(means)}
-    return {"metric": metric, **who, **interval.as_dict(), **ends, "n": len(values), "users": int(groups.max()) + 1, "seeds": len(parts)}
+    return {"metric": metric, **who, **interval.as_dict(), **ends, "n": len(runs), "users": int(groups.max()) + 1, "seeds": len(parts)}

@@ -18,7 +18,7 @@ from userclue.experiments.kept import Encoders, write_cell
 from userclue.experiments.material import Material, material
 from userclue.experiments.page import publish
 from userclue.experiments.plans import PLANS, refuse_empty
-from userclue.experiments.scales import Scale
+from userclue.experiments.scales import RELATIVE_COST, Scale
 from userclue.experiments.studies import PAPER, STUDIES, Entry
 from userclue.files import MANIFEST, lock, read_manifest, refuse_existing, write_json
 from userclue.train.journal import Watch
@@ -204,10 +204,12 @@ def _expected(cells: list[Cell], scale: Scale) -> list[float]:
         if cell.kind == "counts" or cell.system == PLAIN:
             seconds.append(1.0)
             continue
+        system = cell.system.removesuffix("_adapter")
+        pretrain, fit = (one * cost for one, cost in zip(scale.seconds, RELATIVE_COST.get(system, (1.0, 1.0)), strict=True))
         pretrained = cell.system in OURS or BASELINES[cell.system].pretraining is not TrainedBaseline.pretraining
-        of = (cell.plan.source, cell.plan.max_len, cell.system.removesuffix("_adapter"), cell.seed, cell.pretrain, cell.searched)
+        of = (cell.plan.source, cell.plan.max_len, system, cell.seed, cell.pretrain, cell.searched)
         searches = len(scale.grid) if cell.searched else 1
-        seconds.append(searches * (scale.seconds[1] * (cell.kind == "fit") + scale.seconds[0] * (pretrained and of not in seen)))
+        seconds.append(searches * (fit * (cell.kind == "fit") + pretrain * (pretrained and of not in seen)))
         seen.add(of)
     return seconds
 

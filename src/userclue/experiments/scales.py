@@ -9,6 +9,8 @@ from userclue.errors import UsageError
 
 ROUNDS = 20  # logged rows of a pre-training whose steps are known
 BUDGETS = ("epochs", "steps", "minutes")
+# Seconds of a pre-training and of a fit beside those of CLUE: they learn from every position, or have other work to do.
+RELATIVE_COST = {"best": (3.0, 4.0), "s3rec": (6.0, 4.0), "peterrec": (1.5, 1.0), **dict.fromkeys(("sasrec", "gru4rec"), (1.0, 3.0))}
 
 
 @dataclass(frozen=True)

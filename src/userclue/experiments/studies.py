@@ -1,7 +1,7 @@
 """The experiments: each a list of cells, with the place of each cell's result in its table or figure."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,18 @@ WITHOUT: dict[str, tuple[Settings, Settings, tuple[str, ...]]] = {
     "dropout 0.5": ((("dropout", 0.5),), (("dropout", 0.5),), ALL_TASKS),
     "no wide part": ((), (("wide", "none"),), ALL_TASKS),
     "one position a history": ((), (("positions", "last"),), ("sequential",)),
-    "head of its own": ((), (("head", "linear"),), ("sequential",)),
+    "tied head": ((), (("head", "tied"),), ("sequential",)),
 }
 LABEL_SHARES = (0.01, 0.05, 0.1, 0.4, 1.0)
+# What of the network is trained by the labels.
+MODES: dict[str, Settings] = {
+    "fine-tune": (),
+    "frozen probe": (("mode", "probe"),),
+    "adapter": (("mode", "adapter"),),
+    "random start": (("mode", "scratch"),),
+}
+LENGTHS = (10, 25, 50, 100)
+FROZEN = ", frozen"
 
 
 @dataclass(frozen=True)
@@ -152,6 +161,44 @@ def labels(data: Path | None, scale: Scale, seeds: Sequence[int]) -> list[Entry]
     ]
 
 
+def modes(data: Path | None, scale: Scale, seeds: Sequence[int]) -> list[Entry]:
+    """What is left of the gain when the pre-trained network stays as it is, or only patches of it are trained."""
+    return [
+        Entry(_cell(plan, "clue", seed, scale, fit=settings), name)
+        for plan in plans_for((COLD_START_SLOTS[1], *PROFILING_SLOTS, SEQUENTIAL_SLOTS[0]), data)
+        for name, settings in MODES.items()
+        for seed in seeds
+    ]
+
+
+def history(data: Path | None, scale: Scale, seeds: Sequence[int]) -> list[Entry]:
+    """How much of a history is read, from its end, in pre-training and fit."""
+    return [
+        Entry(_cell(replace(plan, max_len=length), system, seed, scale), str(length))
+        for slot in PROFILING_SLOTS[:2]
+        for plan in plans_for((slot,), data)[:1]
+        for length in LENGTHS
+        for system in systems_for(plan.task, (PLAIN, "clue_zero", "clue"))
+        for seed in seeds
+    ]
+
+
+def geometry(data: Path | None, scale: Scale, seeds: Sequence[int]) -> list[Entry]:
+    """Pre-trainings that lay the users out differently (views, dropout, collapse), each fine-tuned and frozen."""
+    found = []
+    for plan in plans_for(SEQUENTIAL_SLOTS[:1], data):
+        ways: dict[str, Settings] = {
+            **{f"dropout {value:g}": () if value == 0.5 else (("dropout", value),) for value in scale.dropouts},
+            **{view: (("view", view),) for view in VIEWS if view != "dropout"},
+            **ABLATIONS,
+        }
+        for seed in seeds:
+            for name, settings in ways.items():
+                found.append(Entry(Cell(plan, "clue", seed, pretrain=settings), name))
+                found.append(Entry(Cell(plan, "clue", seed, pretrain=settings, fit=MODES["frozen probe"]), name + FROZEN))
+    return found
+
+
 def _by_system(plans: list[Plan], names: tuple[str, ...], scale: Scale, seeds: Sequence[int]) -> list[Entry]:
     return [Entry(_cell(plan, system, seed, scale)) for plan in plans for seed in seeds for system in systems_for(plan.task, names)]
 
@@ -171,6 +218,9 @@ STUDIES: dict[str, Study] = {
     "systems": systems,
     "ablation": ablation,
     "labels": labels,
+    "modes": modes,
+    "history": history,
+    "geometry": geometry,
     "table1": table1,
     "table2": table2,
     "table3": table3,
@@ -180,11 +230,14 @@ STUDIES: dict[str, Study] = {
     "fig6": fig6,
     "fig7": fig7,
 }
-PAPER = tuple(name for name in STUDIES if name not in ("systems", "ablation", "labels"))
+PAPER = tuple(name for name in STUDIES if name.startswith(("table", "fig")))
 TITLES = {
     "systems": "All systems on public data",
     "ablation": "Preset best without each of its ingredients",
     "labels": "Share of the labels",
+    "modes": "Frozen probe, adapter, fine-tune",
+    "history": "Length of the history",
+    "geometry": "Geometry and transfer",
     "table1": "Table I: the data",
     "table2": "Table II: cold start and profiling",
     "table3": "Table III: views",

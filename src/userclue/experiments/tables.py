@@ -2,13 +2,14 @@
 
 import html
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from userclue.experiments.claims import PRIMARY
 from userclue.experiments.paper import TABLE1, printed
 from userclue.experiments.rows import Collected
+from userclue.experiments.transfer import MEASURES, points, rank_correlations
 from userclue.report.wording import duration, metric_name, number, system_name
 
 Json = dict[str, Any]
@@ -95,7 +96,8 @@ def tables(experiment: str, collected: Collected) -> list[Table]:
             own = [row for row in pooled if row["plan"] == plan and row["candidates"] == candidates]
             if own:
                 found.append(_of_plan(own, [row for row in rows if row["plan"] == plan and row["candidates"] == candidates]))
-    return [*found, *([_ends(collected)] if experiment == "fig6" else [])]
+    found += [_ends(collected)] if experiment == "fig6" else []
+    return [*found, *_correlations(collected)] if experiment == "geometry" else found
 
 
 def name_of(system: str, variant: str = "") -> str:
@@ -209,7 +211,7 @@ def _note(pooled: list[Json], rows: list[Json]) -> str:
     unit = {"profiling": "users", "sequential": "instances, one a user or window", "cold-start": "instances, several a user"}[row["task"]]
     return (
         f"Split {row['split']}; averaged over {unit} of the test part; {first['n']:,} instances of {first['users']:,} people over "
-        f"{first['seeds']} seed(s). In brackets: 95 % bootstrap intervals, people resampled whole with what they have under every seed; "
+        f"{first['seeds']} seed(s). In brackets: 95 % bootstrap intervals, people and seeds resampled whole; "
         "differences are paired. Seeds: least and greatest value of one seed. The time of plain baselines is that of all together."
         + (" The paper's numbers are of its own data: compare orders, not values." if _prints(row) and row["kind"] != "paper" else "")
     )
@@ -245,6 +247,30 @@ def _ends(collected: Collected) -> Table:
         lines,
         "Collapse: loss −1 and std × √D near 0. The projector has no batch norm at its output here, which would stretch what is left.",
     )
+
+
+def _correlations(collected: Collected) -> Iterator[Table]:
+    """Where each pre-training ended and what became of it; and how the one goes with the other."""
+    every = points(collected)
+    for plan in dict.fromkeys(point.plan for point in every):
+        found = [point for point in every if point.plan == plan]
+        lines = [
+            [
+                f"{name_of('clue', point.variant)}, seed {point.seed}",
+                *(number(point.measures[name], 3) for name in MEASURES),
+                number(point.fine_tuned, 4),
+                number(point.frozen, 4),
+            ]
+            for point in found
+        ]
+        lines += [
+            [f"Spearman's ρ with {fit.replace('_', '-')}", *(number(rho, 2) for rho in rank_correlations(found, fit).values()), "", ""]
+            for fit in ("fine_tuned", "frozen")
+        ]
+        note = (
+            f"Of {len(found)} pre-trainings, at their last logged step. Alignment, uniformity and std are of the projections of two views."
+        )
+        yield Table(f"{plan}: geometry beside transfer", ["", *MEASURES.values(), "Fine-tuned", "Frozen"], lines, note)
 
 
 def _latex(text: str) -> str:

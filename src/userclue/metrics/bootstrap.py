@@ -53,30 +53,40 @@ class Draws:
         return Draws(self.value - other.value, self.draws - other.draws)
 
 
-def mean_interval(values: np.ndarray, seed: int, resamples: int = RESAMPLES, groups: np.ndarray | None = None) -> Interval:
+def mean_interval(
+    values: np.ndarray, seed: int, resamples: int = RESAMPLES, groups: np.ndarray | None = None, runs: np.ndarray | None = None
+) -> Interval:
     """The mean of values float [n], with its interval. Raises ValueError on no value and on values that are not finite.
 
     groups: int [n] in 0…G-1, whose value each is; then groups are resampled whole, as values of one user do not vary independently.
+    runs: int [n] in 0…S-1, the run (seed) that gave each; then runs are resampled whole too, apart from the groups.
     """
     values = np.asarray(values, np.float64)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
         raise ValueError(f"a mean needs at least one value, all finite; found shape {values.shape}")
     # How often each *distinct* value is drawn is multinomial: a metric of ranks up to 10 has 11 of them, however many users there are.
-    if groups is None:
-        sums, counts = np.unique(values, return_counts=True)
-        sizes = np.ones(len(sums))
+    n_runs = 1
+    if groups is None and runs is None:
+        distinct, counts = np.unique(values, return_counts=True)
+        distinct = np.stack([distinct, np.ones(len(distinct))], axis=1)
     else:
-        members = np.bincount(groups)
-        pairs = np.stack([np.bincount(groups, values), members], axis=1)[members > 0]
-        distinct, counts = np.unique(pairs, axis=0, return_counts=True)
-        sums, sizes = distinct.T
+        groups = np.arange(len(values)) if groups is None else groups
+        runs = np.zeros(len(values), np.int64) if runs is None else runs
+        n_runs = int(runs.max()) + 1
+        cells = groups * n_runs + runs
+        sums, members = (np.bincount(cells, weight, (int(groups.max()) + 1) * n_runs).reshape(-1, n_runs) for weight in (values, None))
+        distinct, counts = np.unique(np.concatenate([sums, members], axis=1)[members.any(axis=1)], axis=0, return_counts=True)
     n = int(counts.sum())
     generator = np.random.default_rng(seed)
-    at_once = max(1, _CELLS_AT_ONCE // len(sums))
+    at_once = max(1, _CELLS_AT_ONCE // len(distinct))
     means = []
     for done in range(0, resamples, at_once):
-        drawn = generator.multinomial(n, counts / n, size=min(at_once, resamples - done))
-        means.append(drawn @ sums / (drawn @ sizes))
+        size = min(at_once, resamples - done)
+        total = (generator.multinomial(n, counts / n, size=size) @ distinct).reshape(size, 2, n_runs)
+        if n_runs > 1:
+            total *= generator.multinomial(n_runs, np.full(n_runs, 1 / n_runs), size=size)[:, None]
+        summed, drawn = total.sum(axis=2).T
+        means.append(np.divide(summed, drawn, out=np.full(size, np.nan), where=drawn > 0))
     return Draws(float(values.mean()), np.concatenate(means)).interval()
 
 

@@ -154,7 +154,7 @@ class Sequential:
         return lambda _: (histories, np.asarray(histories.items[ends]))
 
     def head(self, encoder: UserEncoder, settings: FinetuneSettings, generator: torch.Generator) -> nn.Module:
-        """`linear`: a layer D → V of its own; `tied`: the encoder's item embeddings.
+        """`linear`: a layer D → V of its own; `tied`: the encoder's item embeddings; `copied`: a layer of its own that starts as they are.
 
         Raises UsageError when every position is to be learned from and the encoder would see what it is to predict.
         """
@@ -165,7 +165,12 @@ class Sequential:
             )
         if settings.head == "tied":
             return TiedHead(encoder)
-        return linear_head(encoder.config.dim, self.outputs, generator)
+        head = linear_head(encoder.config.dim, self.outputs, generator)
+        if settings.head == "copied":
+            with torch.no_grad():
+                head.weight.copy_(encoder.embedding.table())
+                head.bias.zero_()
+        return head
 
     def facts(self) -> dict[str, Any]:
         """What task.json says of the data and the split."""
