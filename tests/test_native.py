@@ -1,6 +1,7 @@
 """Building and loading the compiled kernels, and doing without them."""
 
 import os
+import platform
 import shutil
 import stat
 from pathlib import Path
@@ -75,3 +76,14 @@ def test_a_cache_that_cannot_be_written(fresh):
         assert native.kernels() is None
     finally:
         fresh.parent.chmod(0o700)
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="no huge pages to ask for"
+)
+def test_the_heap_asks_for_huge_pages():
+    native._keep_freed_memory()
+    native._keep_freed_memory()  # once more does no harm
+    mappings = Path("/proc/self/smaps").read_text().split("VmFlags:")
+    heap = [flags for flags, mapping in zip(mappings[1:], mappings, strict=False) if "[heap]" in mapping]
+    assert any(" hg" in flags.splitlines()[0] for flags in heap)

@@ -8,6 +8,7 @@ Without a C compiler, or with USERCLUE_KERNELS=off, PyTorch does the same work w
 import ctypes
 import functools
 import hashlib
+import mmap
 import os
 import platform
 import shutil
@@ -19,12 +20,12 @@ SOURCE = Path(__file__).with_name("kernels")
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
 PARALLEL = (("-fopenmp",), ())  # not every compiler brings OpenMP; without it the kernels use one thread
 _PATIENCE = 120  # seconds for the compiler
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _MADV_HUGEPAGE = -1, -2, -3, 14  # malloc.h, madvise(2)
 
 _POINTER, _LONG, _FLOAT, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 SIGNATURES = {
-    "userclue_block_forward": (_POINTER,),
-    "userclue_block_backward": (_POINTER,),
+    "userclue_blocks_forward": (_POINTER, _LONG),
+    "userclue_blocks_backward": (_POINTER, _LONG),
     "userclue_embed_forward": (_POINTER,),
     "userclue_embed_backward": (_POINTER,),
     "userclue_head_forward": (_POINTER,),
@@ -66,11 +67,24 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep what a step frees, up to half a gigabyte: the next step asks for the same again."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None and platform.libc_ver()[0] == "glibc":
-        for option, value in ((_M_MMAP_THRESHOLD, 32 << 20), (_M_TRIM_THRESHOLD, 512 << 20)):
-            mallopt(option, value)
+    """Have glibc keep what a step frees, up to half a gigabyte, and in huge pages: the next step asks for the same again.
+
+    A step passes over tens of megabytes: more small pages than the processor remembers the addresses of.
+    """
+    libc = ctypes.CDLL(None) if os.name == "posix" else None
+    if libc is None or not hasattr(libc, "mallopt") or platform.libc_ver()[0] != "glibc":
+        return
+    for option, value in ((_M_MMAP_THRESHOLD, 32 << 20), (_M_TRIM_THRESHOLD, 512 << 20), (_M_TOP_PAD, 256 << 20)):
+        libc.mallopt(option, value)
+    libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = _POINTER, (ctypes.c_size_t,), (_POINTER,)
+    libc.sbrk.restype, libc.sbrk.argtypes, libc.madvise.argtypes = _POINTER, (_LONG,), (_POINTER, ctypes.c_size_t, _INT)
+    grown = libc.malloc((32 << 20) - mmap.PAGESIZE)  # the largest that is no mapping of its own: the heap grows by it and by the pad
+    if grown:
+        begin, end = -(-grown // mmap.PAGESIZE) * mmap.PAGESIZE, libc.sbrk(0)
+        if end > begin:
+            libc.madvise(begin, end - begin, _MADV_HUGEPAGE)
+        libc.free(grown)
+    libc.mallopt(_M_TOP_PAD, 128 << 10)  # glibc's own
 
 
 def _built() -> Path:

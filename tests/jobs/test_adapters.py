@@ -18,6 +18,7 @@ from userclue.jobs.pretrain import pretrain
 from userclue.nn.backbones import BACKBONES
 from userclue.tasks.base import FittedModel
 from userclue.tasks.registry import load_fitted
+from userclue.train.adam import FusedAdam
 
 ADAPTABLE = [name for name, kind in BACKBONES.items() if kind.adaptable]
 Fit = Callable[..., tuple[UserEncoder, FittedModel]]
@@ -67,13 +68,13 @@ def test_only_patches_and_second_norms_learn(fit: Fit, name: str, task: str, hea
 @every_backbone
 def test_gradients_reach_only_what_learns(fit: Fit, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[set[str]] = []
-    original = torch.optim.Adam.step
+    original = FusedAdam.step
 
     def note(optimizer: Any, *arguments: Any) -> Any:
         seen.append({str(id(p)) for group in optimizer.param_groups for p in group["params"] if p.grad is not None})
         return original(optimizer, *arguments)
 
-    monkeypatch.setattr(torch.optim.Adam, "step", note)
+    monkeypatch.setattr(FusedAdam, "step", note)
     _, model = fit(name, epochs=1)
     expected = {str(id(p)) for key, p in model.named_parameters() if learned(key) or key.startswith("head.")}
     assert seen

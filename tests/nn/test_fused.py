@@ -13,7 +13,7 @@ from userclue import native
 from userclue.config import EncoderConfig
 from userclue.native import describe, kernels
 from userclue.nn.dropout import dropout
-from userclue.nn.fused import fused_embedding
+from userclue.nn.fused import fused_blocks, fused_embedding
 from userclue.nn.layout import Layout
 from userclue.nn.transformer import Block
 
@@ -82,6 +82,32 @@ def test_without_gradients_the_same_bits():
         with torch.no_grad():
             without = block(x, layout, seeded(), last)
         assert torch.equal(without, block(x, layout, seeded(), last))
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_stack_is_its_blocks_one_after_another(norm, last, count):
+    blocks, layout = [made(64, 4, seed, norm=norm) for seed in range(count)], layout_of((51, 9, 1, 99) * 8)
+    weights = [weight for block in blocks for weight in block.weights()]
+
+    def one_by_one(x: Tensor, generator: torch.Generator) -> Tensor:
+        for block in blocks:
+            x = block(x, layout, generator, last and block is blocks[-1])
+        return x
+
+    def at_once(x: Tensor, generator: torch.Generator) -> Tensor:
+        return fused_blocks(x, layout, weights, blocks[0].shape, generator, last)
+
+    x = torch.randn(layout.tokens, 64, generator=seeded(1), requires_grad=True)
+    weight = torch.randn(layout.size if last else layout.tokens, 64, generator=seeded(2))
+    expected, found = (form(x, seeded(3)) for form in (one_by_one, at_once))
+    assert torch.equal(found, expected)
+    assert torch.equal(at_once(x.detach(), seeded(3)), expected)
+    with torch.no_grad():
+        assert torch.equal(at_once(x, seeded(3)), expected)
+    theirs, ours = (torch.autograd.grad(out, (x, *weights), weight) for out in (expected, found))
+    assert all(torch.equal(one, other) for one, other in zip(theirs, ours, strict=True))
 
 
 @pytest.mark.parametrize("last", [False, True])

@@ -1,5 +1,6 @@
 """Optimisers and the course of the rate."""
 
+import copy
 import math
 
 import pytest
@@ -50,3 +51,25 @@ def test_settings_reach_the_optimiser():
     adam = build_optimizer(torch.nn.Linear(2, 2), TrainSettings.of({"weight_decay": 0.1}))
     assert isinstance(adam, torch.optim.Adam)
     assert [group["weight_decay"] for group in adam.param_groups] == [0.1]
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_adam_is_torchs_to_the_bit_and_takes_over_its_state(decay):
+    ours, theirs = Module(), Module()
+    theirs.load_state_dict(ours.state_dict())
+    settings = TrainSettings.of({"lr": 0.1, "weight_decay": decay})
+    optimizer, oracle = build_optimizer(ours, settings), torch.optim.Adam(theirs.parameters(), lr=0.1, weight_decay=decay, fused=True)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(6):
+        if step == 3:  # resumed: from the other's state at that
+            optimizer = build_optimizer(ours, settings)
+            optimizer.state.update(zip(ours.parameters(), copy.deepcopy(list(oracle.state.values())), strict=False))
+        for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            met = one.requires_grad and (one is not ours.tail.bias or step % 2)
+            one.grad = torch.randn(one.shape, generator=generator) if met else None
+            other.grad = None if one.grad is None else one.grad.clone()
+        optimizer.step()
+        oracle.step()
+        assert all(torch.equal(one, other) for one, other in zip(ours.parameters(), theirs.parameters(), strict=True))
+    saved = optimizer.state_dict()["state"]
+    assert {name: type(value) for name, value in saved[0].items()} == dict.fromkeys(("step", "exp_avg", "exp_avg_sq"), torch.Tensor)

@@ -1,5 +1,6 @@
-// One transformer block, forward and backward, on packed float32 sequences: what PyTorch does in some forty kernels that each pass
-// over memory is done here for a few sequences at a time, whose rows stay in cache from the first product to the last.
+// A stack of transformer blocks, forward and backward, on packed float32 sequences: what PyTorch does in some forty kernels a block that
+// each pass over memory is done here for a few sequences at a time, whose rows stay in cache from the first block's first product to the
+// last block's last, and on the way back.
 // transformer.py calls it and holds the PyTorch form that it must equal.
 //
 //     pre-norm     a = norm1(x), s1 = x + drop(out(attention(a))), b = norm2(s1), result = s1 + drop(ff2(drop(relu(ff1(b)))))
@@ -43,10 +44,11 @@ static void gather_last(const Job *g, Chunk chunk, const float *rows, float *to)
         memcpy(to + (b - chunk.from) * g->D, rows + (g->offsets[b + 1] - 1 - base) * g->D, (size_t)g->D * sizeof(float));
 }
 
-static void forward_chunk(const Job *g, Chunk chunk, Transposed t, Sizes most, Arena arena) {
+// One block: x [rows, D] → out [R, D], the chunk's alone
+static void forward_chunk(const Job *g, Chunk chunk, Transposed t, Sizes most, const float *x, float *out, Arena arena) {
     const int64_t D = g->D, base = g->offsets[chunk.from], rows = g->offsets[chunk.to] - base, S = chunk.to - chunk.from;
     const int64_t R = g->last ? S : rows, r0 = g->last ? chunk.from : base, Hp = padded(g->H);
-    const float *x = g->x + base * D, *h = x, *residual = x;
+    const float *h = x, *residual = x;
     if (!g->post) {
         float *a = take(&arena, rows * D);
         norm_rows(x, rows, D, g->norm1_w, g->norm1_b, a, kept_or(g->stats1, base * 2, &arena, rows * 2));
@@ -73,7 +75,7 @@ static void forward_chunk(const Job *g, Chunk chunk, Transposed t, Sizes most, A
     }
     float *y = take(&arena, R * D), *b = take(&arena, R * D);
     float *sum1 = kept_or(g->sum1, r0 * D, &arena, R * D), *hidden = kept_or(g->hidden, r0 * D, &arena, R * D);
-    float *stats2 = kept_or(g->stats2, r0 * 2, &arena, R * 2), *out = g->out + r0 * D;
+    float *stats2 = kept_or(g->stats2, r0 * 2, &arena, R * 2);
     matmul(R, D, D, mixed, D, t.out, D, y, D, BIAS, g->out_b);
     drop(g, AFTER_ATTENTION, r0, y, residual, R, sum1);
     if (g->post) norm_rows(sum1, R, D, g->norm1_w, g->norm1_b, b, kept_or(g->stats1, r0 * 2, &arena, R * 2));
@@ -93,10 +95,10 @@ static int64_t backward_memory(const Job *g, Sizes most) {
     return most.rows * 9 * D + 16 * 16 + (g->last ? last_memory(g, most) : attention_memory(g, most.longest));
 }
 
-// The second half of a block: d_out [R, D] → the gradients of sum1 (d_sum) and of the attention's result (d_mixed)
-static void feed_forward_back(const Job *g, int64_t r0, int64_t R, float *d_sum, float *d_mixed, Gradients to, Arena arena) {
+// The second half of a block: d, the gradient of its result [R, D] → the gradients of sum1 (d_sum) and of the attention's result (d_mixed)
+static void feed_forward_back(const Job *g, int64_t r0, int64_t R, const float *d, float *d_sum, float *d_mixed, Gradients to, Arena arena) {
     const int64_t D = g->D;
-    const float *d = g->d_out + r0 * D, *sum1 = g->sum1 + r0 * D, *hidden = g->hidden + r0 * D;
+    const float *sum1 = g->sum1 + r0 * D, *hidden = g->hidden + r0 * D;
     float *y = take(&arena, R * D), *b = take(&arena, R * D), *z = d_mixed;
     if (g->post) {
         float *d_sum2 = take(&arena, R * D);
@@ -122,12 +124,14 @@ static void feed_forward_back(const Job *g, int64_t r0, int64_t R, float *d_sum,
     matmul(R, D, D, y, D, g->out_w, D, d_mixed, D, SET, 0);
 }
 
-static void backward_chunk(const Job *g, Chunk chunk, const float *k_t, Sizes most, Gradients to, Arena arena) {
+// One block: x and d_out [R, D] → d_x [rows, D], the chunk's alone
+static void backward_chunk(const Job *g, Chunk chunk, const float *k_t, Sizes most, const float *x, const float *d_out, float *d_x, Gradients to,
+                           Arena arena) {
     const int64_t D = g->D, base = g->offsets[chunk.from], rows = g->offsets[chunk.to] - base, S = chunk.to - chunk.from;
     const int64_t R = g->last ? S : rows, r0 = g->last ? chunk.from : base;
-    const float *x = g->x + base * D, *h = x;
-    float *d_sum = take(&arena, R * D), *d_mixed = take(&arena, R * D), *d_h = take(&arena, rows * D), *d_x = g->d_x + base * D;
-    feed_forward_back(g, r0, R, d_sum, d_mixed, to, arena);
+    const float *h = x;
+    float *d_sum = take(&arena, R * D), *d_mixed = take(&arena, R * D), *d_h = take(&arena, rows * D);
+    feed_forward_back(g, r0, R, d_out, d_sum, d_mixed, to, arena);
     if (!g->post) {
         float *a = take(&arena, rows * D);
         norm_again(x, rows, D, g->norm1_w, g->norm1_b, g->stats1 + base * 2, a);
@@ -159,48 +163,105 @@ static void backward_chunk(const Job *g, Chunk chunk, const float *k_t, Sizes mo
     else norm_back(x, g->stats1 + base * 2, g->norm1_w, d_h, d_sum, rows, D, d_x, to.norm1_w, to.norm1_b);
 }
 
+// What the blocks keep of a chunk: written on the way there, read on the way back
+static void fetch_kept(const Job *jobs, int64_t blocks, const Chunk *chunk) {
+    forget_ahead();
+    if (!chunk) return;
+    const int64_t D = jobs->D, base = jobs->offsets[chunk->from], rows = jobs->offsets[chunk->to] - base;
+    fetch_rows(jobs->x, base, rows, D);
+    for (const Job *g = jobs; g < jobs + blocks; g++) {
+        if (!g->last) {
+            fetch_rows(g->qkv, base, rows, 3 * D);
+            fetch_rows(g->mixed, base, rows, D);
+            fetch_rows(g->sum1, base, rows, D);
+            fetch_rows(g->hidden, base, rows, D);
+            fetch_rows(g->sum2, base, rows, D);
+            fetch_rows(g->out, base, rows, D);
+        } else fetch_rows(g->weights, base, rows, padded(g->H));
+    }
+}
+
+// The blocks of a stack, one after another: each reads what the one before it wrote, in what is kept or in the arena.
+static void forward_stack(const Job *jobs, int64_t blocks, Chunk chunk, const Chunk *next, const Transposed *t, Sizes most, Arena arena) {
+    fetch_kept(jobs, blocks, next);
+    const int64_t D = jobs->D, base = jobs->offsets[chunk.from], rows = jobs->offsets[chunk.to] - base;
+    const float *x = jobs->x + base * D;
+    for (int64_t b = 0; b < blocks; b++) {
+        const int64_t first = jobs[b].last ? chunk.from : base;
+        float *out = kept_or(jobs[b].out, first * D, &arena, rows * D);
+        forward_chunk(jobs + b, chunk, t[b], most, x, out, arena);
+        x = out;
+    }
+}
+
+static void backward_stack(const Job *jobs, int64_t blocks, Chunk chunk, const Chunk *next, const float *k_t, Sizes most, float *sums,
+                           Arena arena) {
+    fetch_kept(jobs, blocks, next);
+    const int64_t D = jobs->D, base = jobs->offsets[chunk.from], rows = jobs->offsets[chunk.to] - base;
+    const Job *end = jobs + blocks - 1;
+    const float *d_out = end->d_out + (end->last ? chunk.from : base) * D;
+    for (int64_t b = blocks - 1; b >= 0; b--) {
+        float *d_x = b ? take(&arena, rows * D) : jobs->d_x + base * D;
+        const float *x = (b ? jobs[b - 1].out : jobs->x) + base * D;
+        backward_chunk(jobs + b, chunk, k_t, most, x, d_out, d_x, gradients(sums + b * n_weights(D), D), arena);
+        d_out = d_x;
+    }
+}
+
 // OpenMP, because PyTorch uses it: its threads are there already, and a second pool would fight them for the cores.
-void userclue_block_forward(const Job *g) {
-    Chunk *chunks = memory((size_t)g->B * sizeof(Chunk));
-    const int64_t n = chunks_of(g, chunks), D = g->D;
-    const Sizes most = sizes_of(g, chunks, n);
-    float *weights = memory((size_t)(6 * D * D) * sizeof(float));
-    const Transposed t = transposed(g, weights);
-#pragma omp parallel num_threads(g->threads) if (g->threads > 1 && n > 1)
+void userclue_blocks_forward(const Job *jobs, int64_t blocks) {
+    Chunk *chunks = memory((size_t)jobs->B * sizeof(Chunk));
+    const int64_t n = chunks_of(jobs, chunks), D = jobs->D;
+    const Sizes most = sizes_of(jobs, chunks, n);
+    float *weights = memory((size_t)(blocks * 6 * D * D) * sizeof(float));
+    Transposed *t = memory((size_t)blocks * sizeof(Transposed));
+    int64_t size = 0;
+    for (int64_t b = 0; b < blocks; b++) {
+        t[b] = transposed(jobs + b, weights + b * 6 * D * D);
+        if (forward_memory(jobs + b, most) > size) size = forward_memory(jobs + b, most);
+    }
+    size += blocks * (most.rows * D + 16);
+#pragma omp parallel num_threads(jobs->threads) if (jobs->threads > 1 && n > 1)
     {
-        float *own = memory((size_t)forward_memory(g, most) * sizeof(float));
+        float *own = memory((size_t)size * sizeof(float));
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t c = 0; c < n; c++) forward_chunk(g, chunks[c], t, most, (Arena){own});
+        for (int64_t c = 0; c < n; c++)
+            forward_stack(jobs, blocks, chunks[c], c + jobs->threads < n ? chunks + c + jobs->threads : 0, t, most, (Arena){own});
         free(own);
     }
+    free(t);
     free(weights);
     free(chunks);
 }
 
 #define MOST_SLOTS 32
 
-void userclue_block_backward(const Job *g) {
-    Chunk *chunks = memory((size_t)g->B * sizeof(Chunk));
-    const int64_t n = chunks_of(g, chunks), D = g->D, size = n_weights(D);
-    const Sizes most = sizes_of(g, chunks, n);
+void userclue_blocks_backward(const Job *jobs, int64_t blocks) {
+    Chunk *chunks = memory((size_t)jobs->B * sizeof(Chunk));
+    const int64_t n = chunks_of(jobs, chunks), D = jobs->D, size = blocks * n_weights(D);
+    const Sizes most = sizes_of(jobs, chunks, n);
     const int64_t slots = n < 4 ? 1 : n / 4 < MOST_SLOTS ? n / 4 : MOST_SLOTS;
     float *sums = memory((size_t)(slots * size) * sizeof(float)), *k_t = memory((size_t)(D * D) * sizeof(float));
-    transpose(g->qkv_w + D * D, D, D, D, k_t, D);
-#pragma omp parallel num_threads(g->threads) if (g->threads > 1 && slots > 1)
+    transpose(jobs[blocks - 1].qkv_w + D * D, D, D, D, k_t, D); // only the last block may be one of the last tokens alone
+    int64_t room = 0;
+    for (int64_t b = 0; b < blocks; b++)
+        if (backward_memory(jobs + b, most) > room) room = backward_memory(jobs + b, most);
+    room += blocks * (most.rows * D + 16);
+#pragma omp parallel num_threads(jobs->threads) if (jobs->threads > 1 && slots > 1)
     {
-        float *own = memory((size_t)backward_memory(g, most) * sizeof(float));
+        float *own = memory((size_t)room * sizeof(float));
 #pragma omp for schedule(dynamic, 1)
         for (int64_t slot = 0; slot < slots; slot++) {
             float *to = sums + slot * size;
             memset(to, 0, (size_t)size * sizeof(float));
             for (int64_t c = n * slot / slots; c < n * (slot + 1) / slots; c++)
-                backward_chunk(g, chunks[c], k_t, most, gradients(to, D), (Arena){own});
+                backward_stack(jobs, blocks, chunks[c], c + 1 < n ? chunks + c + 1 : 0, k_t, most, to, (Arena){own});
         }
         free(own);
     }
-    memcpy(g->d_weights, sums, (size_t)size * sizeof(float));
+    memcpy(jobs->d_weights, sums, (size_t)size * sizeof(float));
     for (int64_t slot = 1; slot < slots; slot++)
-        for (int64_t i = 0; i < size; i++) g->d_weights[i] += sums[slot * size + i];
+        for (int64_t i = 0; i < size; i++) jobs->d_weights[i] += sums[slot * size + i];
     free(k_t);
     free(sums);
     free(chunks);

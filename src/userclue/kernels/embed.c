@@ -34,12 +34,12 @@ void userclue_embed_forward(const Embedding *g) {
 
 // items[rows] += mask * x and places[positions] += mask * x. Threads part the columns: each sum is formed in the order of the tokens.
 void userclue_embed_backward(const Embedding *g) {
-    const int64_t D = g->D, pairs = (D + 2 * W - 1) / (2 * W);
-#pragma omp parallel for schedule(static) num_threads(g->threads) if (g->threads > 1 && pairs > 1 && g->N > 256)
-    for (int64_t pair = 0; pair < pairs; pair++)
+    const int64_t D = g->D, part = g->threads > 1 && g->N > 256 ? 2 * W : D, parts = (D + part - 1) / part;
+#pragma omp parallel for schedule(static) num_threads(g->threads) if (parts > 1)
+    for (int64_t first = 0; first < parts * part; first += part)
         for (int64_t n = 0; n < g->N; n++) {
             float *item = g->items + g->rows[n] * D, *place = g->places + g->positions[n] * D;
-            for (int64_t d = pair * 2 * W; d < D && d < (pair + 1) * 2 * W; d += W) {
+            for (int64_t d = first; d < D && d < first + part; d += W) {
                 const vf y = load(g->x + n * D + d) * kept(g, n, d);
                 store(item + d, load(item + d) + y);
                 store(place + d, load(place + d) + y);

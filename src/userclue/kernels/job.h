@@ -1,4 +1,4 @@
-// What one call of a block works on, and the memory it works in. Rows are tokens, or sequences where only the last token is computed (R).
+// What a block works on, one of the stack of a call, and the memory it works in. Rows are tokens, or sequences where only the last token is computed (R).
 
 typedef struct {
     int64_t N, B, D, H;               // tokens, sequences, width, heads
@@ -9,8 +9,8 @@ typedef struct {
     uint64_t seed;
     const int64_t *offsets;           // [B + 1]
     const float *qkv_w, *qkv_b, *out_w, *out_b, *ff1_w, *ff1_b, *ff2_w, *ff2_b, *norm1_w, *norm1_b, *norm2_w, *norm2_b;
-    const float *x;                   // [N, D]
-    float *out;                       // [R, D]
+    const float *x;                   // [N, D], of a stack's first block; the others read what the one before them wrote
+    float *out;                       // [R, D]; null in all but the last block where nothing is kept
     // Kept for the backward pass, or all null:
     float *qkv;                       // [N, 3D]; last: the queries [B, D]
     float *weights;                   // a sequence's largest scores and ones over the sums, [2, H, L]; last: the weights, [N, heads padded]
@@ -18,9 +18,9 @@ typedef struct {
     float *mixed, *sum1, *hidden, *sum2; // [R, D] each; sum2 post-norm only
     float *stats1, *stats2;           // mean and one over the deviation, [N or R, 2] (pre- or post-norm), [R, 2]
     // Backward:
-    const float *d_out;               // [R, D]
-    float *d_x;                       // [N, D]
-    float *d_weights;                 // gradients of the twelve weights, one after another
+    const float *d_out;               // [R, D], of the last block
+    float *d_x;                       // [N, D], of the first block
+    float *d_weights;                 // of the first block: gradients of all blocks' twelve weights, one after another
 } Job;
 
 enum { ATTENTION, AFTER_ATTENTION, HIDDEN, AFTER_HIDDEN }; // the four places where a block drops

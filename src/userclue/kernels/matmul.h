@@ -1,6 +1,8 @@
 // Matrix products on blocks that lie in cache: C (+)= A B, where row i, column p of A stands at a[i * rs + p * cs], so that A may be
 // transposed for nothing, and the n columns of B and C, a multiple of W, lie side by side.
 
+#include "ahead.h"
+
 #if defined(__AVX512F__) || defined(__aarch64__)
 #define PANEL 4 // vectors side by side in a tile: 6 x 4 sums, 4 loads and a factor fit 32 registers
 #else
@@ -39,16 +41,20 @@ static inline __attribute__((always_inline)) void panel(const int vectors, int64
                                                         const float *b, int64_t ldb, float *c, int64_t ldc, Into into, const float *bias) {
     int64_t i = 0;
     const int most = vectors == 1 ? 8 : 6;
-    for (; i + most <= m; i += most) tile(most, vectors, k, a + i * rs, rs, cs, b, ldb, c + i * ldc, ldc, into, bias);
+    for (; i + most <= m; i += most) {
+        fetch_some();
+        tile(most, vectors, k, a + i * rs, rs, cs, b, ldb, c + i * ldc, ldc, into, bias);
+    }
     if (m - i >= 4) {
         tile(4, vectors, k, a + i * rs, rs, cs, b, ldb, c + i * ldc, ldc, into, bias);
         i += 4;
     }
-    if (m - i >= 2) {
-        tile(2, vectors, k, a + i * rs, rs, cs, b, ldb, c + i * ldc, ldc, into, bias);
-        i += 2;
+    switch (m - i) {
+    case 3: tile(3, vectors, k, a + i * rs, rs, cs, b, ldb, c + i * ldc, ldc, into, bias); break;
+    case 2: tile(2, vectors, k, a + i * rs, rs, cs, b, ldb, c + i * ldc, ldc, into, bias); break;
+    case 1: tile(1, vectors, k, a + i * rs, rs, cs, b, ldb, c + i * ldc, ldc, into, bias); break;
+    default: break;
     }
-    if (m > i) tile(1, vectors, k, a + i * rs, rs, cs, b, ldb, c + i * ldc, ldc, into, bias);
 }
 
 static inline __attribute__((always_inline)) void matmul_(int64_t m, int64_t n, int64_t k, const float *a, int64_t rs, int64_t cs,

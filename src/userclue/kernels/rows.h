@@ -84,9 +84,18 @@ static void rectify_drop_back(const Job *g, const float *out, int64_t rows, floa
     for (int64_t i = 0; i < rows * g->D; i += W) store(dx + i, (vf)((vi)(load(dx + i) * g->keep_scale) & (load(out + i) > 0.0f)));
 }
 
-// out += sum of the rows
+// out += sum of the rows; columns side by side, for sums enough to hide the latency of an addition
 static void add_rows(const float *x, int64_t rows, int64_t D, float *out) {
-    for (int64_t d = 0; d < D; d += W) {
+    int64_t d = 0;
+    for (; d + 4 * W <= D; d += 4 * W) {
+        vf total[4] = {{0}, {0}, {0}, {0}};
+        for (int64_t i = 0; i < rows; i++)
+#pragma GCC unroll 4
+            for (int v = 0; v < 4; v++) total[v] += load(x + i * D + d + v * W);
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; v++) store(out + d + v * W, load(out + d + v * W) + total[v]);
+    }
+    for (; d < D; d += W) {
         vf total = {0};
         for (int64_t i = 0; i < rows; i++) total += load(x + i * D + d);
         store(out + d, load(out + d) + total);

@@ -53,7 +53,7 @@ static inline uint32_t row_seed(uint64_t seed, uint64_t row) { return (uint32_t)
 // 32 random bits a lane, two masks' worth, for the elements that `counter` and the lane number within what the hash stands for. Nothing
 // here or where it is called depends on the width of a vector: every processor draws the same masks.
 static inline vu random_bits(uint32_t hash, uint32_t counter) {
-    vu x = (*(const vu *)LANE + counter) * 0x9E3779B9u + hash;
+    vu x = *(const vu *)LANE * 0x9E3779B9u + (counter * 0x9E3779B9u + hash);
     x ^= x >> 16;
     x *= 0x85EBCA6Bu;
     x ^= x >> 13;

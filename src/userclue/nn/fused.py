@@ -1,4 +1,4 @@
-"""Embedding and transformer block as one compiled kernel each (kernels/embed.c, block.c), forward and backward, CPU, float32."""
+"""Embedding and stack of transformer blocks as a compiled kernel each (kernels/embed.c, block.c), forward and backward, CPU, float32."""
 
 import ctypes
 from collections.abc import Sequence
@@ -109,69 +109,76 @@ def _run_embedding(
     getattr(library, f"userclue_embed_{direction}")(ctypes.addressof(job))
 
 
-def fused_block(
+def fused_blocks(
     x: Tensor, layout: Layout, weights: Sequence[Tensor], shape: Shape, generator: torch.Generator | None, last_only: bool
 ) -> Tensor:
-    """[N, D] → [N, D], or [B, D] for the last token of each sequence; `weights` in the order of ORDER."""
-    drawn = draw(shape.p, generator) if generator is not None and shape.p > 0.0 else NO_MASK
+    """Blocks in turn, [N, D] → [N, D], or [B, D] for the last token of each sequence; `weights` block by block in the order of ORDER."""
+    drops = generator is not None and shape.p > 0.0
+    drawn = [draw(shape.p, generator) if drops else NO_MASK for _ in range(len(weights) // (2 * len(ORDER)))]  # type: ignore[arg-type]
     if torch.is_grad_enabled():
-        out: Tensor = _Block.apply(x.contiguous(), layout.offsets, shape, drawn, last_only, *weights)  # type: ignore[no-untyped-call]
+        out: Tensor = _Blocks.apply(x.contiguous(), layout.offsets, shape, drawn, last_only, *weights)  # type: ignore[no-untyped-call]
         return out
-    job, out, _ = _job(x.contiguous(), layout.offsets, shape, drawn, last_only, weights, keep=False)
-    _call("forward", job)
+    jobs, out, _ = _jobs(x.contiguous(), layout.offsets, shape, drawn, last_only, weights, keep=False)
+    _call("forward", jobs)
     return out
 
 
-class _Block(torch.autograd.Function):
-    """Keeps 6 to 7 rows of D a token (last token alone: some of a sequence); masks are drawn again, norms and weights formed again."""
+class _Blocks(torch.autograd.Function):
+    """Keeps 7 to 8 rows of D a token and block (last token alone: some of a sequence); masks are drawn, norms and weights formed again."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, offsets: Tensor, shape: Shape, drawn: Any, last: bool, *weights: Tensor) -> Tensor:
-        job, out, kept = _job(x, offsets, shape, drawn, last, weights, keep=True)
-        _call("forward", job)
+        ctx.jobs, out, ctx.kept = _jobs(x, offsets, shape, drawn, last, weights, keep=True)
+        _call("forward", ctx.jobs)
         ctx.save_for_backward(x, offsets, *weights)
-        ctx.job, ctx.kept = job, kept
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        x, _, *weights = ctx.saved_tensors  # those that the job of the forward pass points to
-        gradient, d_x, sizes = gradient.contiguous(), torch.empty_like(x), [weight.numel() for weight in weights]
-        d_weights = x.new_empty(sum(sizes))
-        job = ctx.job
-        job.d_out, job.d_x, job.d_weights = gradient.data_ptr(), d_x.data_ptr(), d_weights.data_ptr()
-        _call("backward", job)
-        parts = d_weights.split(sizes)
-        return d_x, None, None, None, None, *(part.view_as(weight) for part, weight in zip(parts, weights, strict=True))
+        x, _, *weights = ctx.saved_tensors  # those that the jobs of the forward pass point to
+        gradient, d_x = gradient.contiguous(), torch.empty_like(x)
+        d_weights = x.new_empty(sum(weight.numel() for weight in weights))
+        first, last = ctx.jobs[0], ctx.jobs[-1]
+        last.d_out, first.d_x, first.d_weights = gradient.data_ptr(), d_x.data_ptr(), d_weights.data_ptr()
+        _call("backward", ctx.jobs)
+        return d_x, None, None, None, None, *torch._utils._unflatten_dense_tensors(d_weights, weights)
 
 
-def _job(
-    x: Tensor, offsets: Tensor, shape: Shape, drawn: tuple[int, float, int], last: bool, weights: Sequence[Tensor], keep: bool
-) -> tuple[_Job, Tensor, dict[str, Tensor]]:
-    """The struct, the result to be written, and with `keep` the tensors for the backward pass."""
-    (n, dim), sequences = x.shape, offsets.shape[0] - 1
-    rows = sequences if last else n
-    out = x.new_empty(rows, dim)
-    job = _Job(n, sequences, dim, shape.heads, shape.post, shape.causal, last, drawn[0], drawn[1], torch.get_num_threads(), drawn[2])
-    job.offsets, job.x, job.out = offsets.data_ptr(), x.data_ptr(), out.data_ptr()
-    for (name, kind), weight in zip(((name, kind) for name in ORDER for kind in "wb"), weights, strict=True):
-        setattr(job, f"{name}_{kind}", weight.data_ptr())
-    kept: dict[str, Tensor] = {}
-    if keep:
-        lanes = -(-shape.heads // WIDEST) * WIDEST
-        sizes = dict.fromkeys(("mixed", "sum1", "hidden"), rows * dim)
-        sizes |= {"qkv": sequences * dim, "weights": n * lanes, "values": sequences * shape.heads * dim} if last else {}
-        sizes |= {} if last else {"qkv": 3 * n * dim, "weights": 2 * n * shape.heads}
-        sizes |= {"stats1": 2 * (rows if shape.post else n), "stats2": 2 * rows}
-        sizes |= {"sum2": rows * dim} if shape.post else {}
-        kept = {name: x.new_empty(size) for name, size in sizes.items()}
-        for name, tensor in kept.items():
-            setattr(job, name, tensor.data_ptr())
-    return job, out, kept
+def _jobs(
+    x: Tensor, offsets: Tensor, shape: Shape, drawn: Sequence[tuple[int, float, int]], last: bool, weights: Sequence[Tensor], keep: bool
+) -> tuple[ctypes.Array[_Job], Tensor, Tensor | None]:
+    """A struct a block, the result to be written, and with `keep` the memory of what the backward pass wants."""
+    (n, dim), sequences, blocks = x.shape, offsets.shape[0] - 1, len(drawn)
+    out = x.new_empty(sequences if last else n, dim)
+    lasts = [last and block == blocks - 1 for block in range(blocks)]
+    sizes = [_sizes(n, sequences, dim, shape, one) for one in lasts] if keep else []
+    kept = x.new_empty(sum(map(sum, sizes)) + (blocks - 1) * n * dim) if keep else None
+    place, pointers, width = kept.data_ptr() if kept is not None else 0, [weight.data_ptr() for weight in weights], 2 * len(ORDER)
+    jobs = (_Job * blocks)()
+    for block, (dropped, scale, seed) in enumerate(drawn):
+        own = pointers[block * width : (block + 1) * width]
+        ways = shape.post, shape.causal, lasts[block]
+        job = _Job(n, sequences, dim, shape.heads, *ways, dropped, scale, torch.get_num_threads(), seed, offsets.data_ptr(), *own)
+        for name, size in zip(_KEPT, sizes[block] if keep else (), strict=keep):
+            setattr(job, name, place if size else None)
+            place += x.element_size() * size
+        if keep and block < blocks - 1:
+            job.out, place = place, place + x.element_size() * n * dim
+        jobs[block] = job
+    jobs[0].x, jobs[-1].out = x.data_ptr(), out.data_ptr()
+    return jobs, out, kept
 
 
-def _call(direction: str, job: _Job) -> None:
+def _sizes(n: int, sequences: int, dim: int, shape: Shape, last: bool) -> list[int]:
+    """Floats of what a block keeps, in the order of _KEPT, each on a cache line of its own."""
+    rows, lanes = sequences if last else n, -(-shape.heads // WIDEST) * WIDEST
+    qkv, weights, values = (sequences * dim, n * lanes, sequences * shape.heads * dim) if last else (3 * n * dim, 2 * n * shape.heads, 0)
+    sizes = qkv, weights, values, *(rows * dim,) * 3, rows * dim if shape.post else 0, 2 * (rows if shape.post else n), 2 * rows
+    return [-(-size // WIDEST) * WIDEST for size in sizes]
+
+
+def _call(direction: str, jobs: ctypes.Array[_Job]) -> None:
     library = kernels()
     assert library is not None
-    getattr(library, f"userclue_block_{direction}")(ctypes.addressof(job))
+    getattr(library, f"userclue_blocks_{direction}")(ctypes.addressof(jobs), len(jobs))

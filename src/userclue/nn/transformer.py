@@ -1,6 +1,7 @@
 """Self-attention blocks on packed batches (paper IV-A-1b, eq. 1–3), bidirectional or causal, pre- or post-norm."""
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from userclue.config import EncoderConfig
 from userclue.nn.adapters import close_patches, patches
 from userclue.nn.attention import attend, attend_last
 from userclue.nn.dropout import dropout
-from userclue.nn.fused import ORDER, Shape, fits_whole, fused_block
+from userclue.nn.fused import ORDER, Shape, fits_whole, fused_blocks
 from userclue.nn.heads import reset_blocks
 from userclue.nn.layout import Layout
 
@@ -34,8 +35,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, layout: Layout, generator: torch.Generator | None, last_only: bool) -> Tensor:
         """[N, D] → [N, D], or [B, D] for the UR tokens alone: only their queries are ever formed then."""
         if self.adapter is None and fits_whole(x):
-            weights = [parameter for name in ORDER for parameter in (getattr(self, name).weight, getattr(self, name).bias)]
-            return fused_block(x, layout, weights, self.shape, generator, last_only)
+            return fused_blocks(x, layout, self.weights(), self.shape, generator, last_only)
         h = self.norm1(x) if self.norm_first else x
         residual = x.index_select(0, layout.last) if last_only else x
         h = self.out(self._attend(h, layout, generator, last_only))
@@ -51,6 +51,11 @@ class Block(nn.Module):
         x = x + dropout(h, self.p, generator)
         out: Tensor = x if self.norm_first else self.norm2(x)
         return out
+
+    def weights(self) -> list[Tensor]:
+        """As the compiled kernel takes them."""
+        layers = [getattr(self, name) for name in ORDER]
+        return [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
 
     def _attend(self, h: Tensor, layout: Layout, generator: torch.Generator | None, last_only: bool) -> Tensor:
         if not last_only:
@@ -79,15 +84,20 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, generator: torch.Generator | None = None) -> Tensor:
         """[N, D] → states at the UR tokens, [B, D]; dropout acts only when a generator is given."""
-        last = len(self.blocks) - 1
-        for i, block in enumerate(self.blocks):
-            x = block(x, layout, generator, last_only=i == last)
-        out: Tensor = self.norm(x)
-        return out
+        return self._run(x, layout, generator, last_only=True)
 
     def states(self, x: Tensor, layout: Layout, generator: torch.Generator | None = None) -> Tensor:
         """[N, D] → states of all tokens, [N, D]."""
-        for block in self.blocks:
-            x = block(x, layout, generator, last_only=False)
+        return self._run(x, layout, generator, last_only=False)
+
+    def _run(self, x: Tensor, layout: Layout, generator: torch.Generator | None, last_only: bool) -> Tensor:
+        blocks = cast("Sequence[Block]", self.blocks)
+        if fits_whole(x) and all(block.adapter is None for block in blocks):
+            weights = [weight for block in blocks for weight in block.weights()]
+            x = fused_blocks(x, layout, weights, blocks[0].shape, generator, last_only)
+        else:
+            last = len(blocks) - 1
+            for i, block in enumerate(blocks):
+                x = block(x, layout, generator, last_only=last_only and i == last)
         out: Tensor = self.norm(x)
         return out

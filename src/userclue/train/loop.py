@@ -127,7 +127,9 @@ class Training:
             progress.step_in_epoch = 0
 
     def _update(self, step: Step) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
         step.loss.backward()
         clips, by_row = self.settings.clip_norm is not None, isinstance(self.optimizer, AdamWithRows)
         found = gradients(self.module) if clips or by_row else []

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from userclue.config import TrainSettings
+from userclue.train.adam import FusedAdam
 from userclue.train.rows import AdamWithRows, row_tables
 
 
@@ -28,7 +29,7 @@ def build_optimizer(module: nn.Module, settings: TrainSettings) -> torch.optim.O
     ]
     groups = [group for group in groups if group["params"]]
     if settings.optimizer == "adam":
-        kind = AdamWithRows if by_row else torch.optim.Adam
+        kind = AdamWithRows if by_row else FusedAdam
         return kind(groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
     return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
 

@@ -5,7 +5,6 @@ is handed out as the touched rows (`nn.Embedding.sparse`), and the optimiser cha
 """
 
 import ctypes
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from userclue.config import TrainSettings
 from userclue.errors import UsageError
 from userclue.native import kernels
+from userclue.train.adam import FusedAdam, fused_update
 
 # A table of so many items costs a step a tenth at most when all its rows are touched: see docs/method.md.
 DENSE_UP_TO = 30_000
@@ -42,7 +42,7 @@ def row_tables(module: nn.Module, settings: TrainSettings) -> list[Tensor]:
     return [table.weight for table in tables] if by_row else []
 
 
-class AdamWithRows(torch.optim.Adam):
+class AdamWithRows(FusedAdam):
     """Fused Adam, and for groups with `rows` an update of the rows that have a gradient.
 
     `lazy-adam` (as torch.optim.SparseAdam): Adam on the touched rows, with the step count of the whole run; the moments of the others
@@ -54,15 +54,13 @@ class AdamWithRows(torch.optim.Adam):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; sparse gradients must be coalesced."""
         assert closure is None
-        groups = [group for group in self.param_groups if group.get("rows")]
-        tables = [(group, parameter, parameter.grad) for group in groups for parameter in group["params"]]
-        for _, parameter, _ in tables:
-            parameter.grad = None  # Adam passes over what has none
-        inspect.unwrap(torch.optim.Adam.step)(self)  # without the wrapper that would call the hooks of this step once more
-        for group, parameter, gradient in tables:
-            parameter.grad = gradient
-            if gradient is not None:
-                UPDATES[group["rows"]](parameter, gradient, self.state[parameter], group)
+        for group in self.param_groups:
+            if not group.get("rows"):
+                fused_update(group, self.state)
+                continue
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    UPDATES[group["rows"]](parameter, parameter.grad, self.state[parameter], group)
 
     def row_parameters(self) -> list[Tensor]:
         """The tables that are updated by row."""
