@@ -55,7 +55,8 @@ def test_experiments_share_cells_and_encoders(made: Any) -> None:
     ours = 3 * 2 * 2 + 2 * (3 + 1 + 3)
     # Preset best whole on 3 sources, and on the two of the ablation in four other pre-trainings.
     best = 2 * (3 + 2 * 4)
-    assert len(list((made.out / "encoders").iterdir())) == ours + best
+    lengths = 2 * 3  # three lengths of the history beside the plan's own
+    assert len(list((made.out / "encoders").iterdir())) == ours + best + lengths
 
 
 def test_seeds_change_split_and_weights_alike(made: Any) -> None:
