@@ -75,6 +75,7 @@ def ours(dataset: Dataset, options: argparse.Namespace, seed: int) -> Iterator[R
                 found = full_ranking(model.inner_products(part.inputs), len(part), part.targets, part.inputs)
                 views = {"all": found.ranks_all, "unseen": found.ranks_unseen}
                 rows.append({"seconds": seconds, "epochs": epoch + 1, "steps": step, "part": name, **views})
+                print(json.dumps(scored(rows[-1])), file=sys.stderr, flush=True)  # an hour's run should tell before its end
             while waiting and seconds >= waiting[0]:
                 waiting.pop(0)
         clock["paused"] += time.process_time() - begin
