@@ -57,6 +57,17 @@ def test_the_page(made: Any) -> None:
     assert all(claim["statement"].split(":")[0] in page for claim in made.done.claims)
 
 
+def test_the_page_in_markdown(made: Any) -> None:
+    page = (made.out / "report.md").read_text()
+    assert all(f"## {title}\n" in page for title in TITLES.values())
+    drawn = re.findall(r"!\[[^]]+\]\((figures/[^)]+)\)", page)
+    assert len(drawn) == len(DRAWN)
+    assert all((made.out / path).is_file() for path in drawn)
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert sum(line.endswith(("| holds |", "| does not hold |", "| undecided |")) for line in rows) == len(made.done.claims)
+    assert "&amp;" not in page
+
+
 def test_files_named_are_there(made: Any) -> None:
     assert all((made.out / name).is_file() for name in made.done.files)
     assert {"rows.parquet", "report.html", "figures/fig7.png", "tables/table2.tex"} <= set(made.done.files)

@@ -1,4 +1,4 @@
-"""What a reproduction publishes: rows, tables, figures and one page, all from the finished cells alone."""
+"""What a reproduction publishes: rows, tables, figures and one page in two forms, all from the finished cells alone."""
 
 import base64
 from pathlib import Path
@@ -19,11 +19,11 @@ from userclue.files import staged_file, write_bytes
 from userclue.report.wording import duration
 
 Json = dict[str, Any]
-TEMPLATE = "report.html.j2"
+TEMPLATES = {"report.html": "report.html.j2", "report.md": "report.md.j2"}
 
 
 def publish(out: Path, manifest: Json) -> tuple[list[str], list[Json]]:
-    """Write rows.parquet, pooled.parquet, curves.parquet, maps.parquet, tables/, figures/ and report.html.
+    """Write rows.parquet, pooled.parquet, curves.parquet, maps.parquet, tables/, figures/, report.html and report.md.
 
     Returns the files written, relative to `out`, and the claims. Raises ArtifactError for a damaged cell.
     """
@@ -50,37 +50,44 @@ def publish(out: Path, manifest: Json) -> tuple[list[str], list[Json]]:
                 "title": TITLES[experiment],
                 "remark": REMARKS.get(experiment, ""),
                 "tables": [Markup(table.html()) for table in found],
+                "markdown": [table.markdown() for table in found],
                 "figure": base64.b64encode(drawn["png"]).decode() if drawn else "",
                 "claims": [claim for claim in decided if claim["experiment"] == experiment],
             }
         )
-    write_bytes(out / "report.html", _page(manifest, sections, decided, collected.rows.to_pylist()).encode())
-    return [*files, "report.html"], decided
+    told = _context(manifest, sections, decided, collected.rows.to_pylist())
+    for name, template in TEMPLATES.items():
+        write_bytes(out / name, _filled(template, told).encode())
+    return [*files, *TEMPLATES], decided
 
 
-def _page(manifest: Json, sections: list[Json], decided: list[Json], rows: list[Json]) -> str:
-    here = Path(__file__).parent
-    settings = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    page = Environment(loader=FileSystemLoader(here), **settings).get_template(TEMPLATE)  # type: ignore[arg-type]
+def _filled(template: str, told: Json) -> str:
+    settings: Json = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    here = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=".html" in template, **settings)
+    return here.get_template(template).render(told)
+
+
+def _context(manifest: Json, sections: list[Json], decided: list[Json], rows: list[Json]) -> Json:
+    """What the templates say."""
     sources = {row["data"]: SOURCES[row["data"]].about for row in rows}
     budget = manifest["budget"]
-    return page.render(
-        css=Markup((here.parent / "report" / "report.css").read_text(encoding="utf-8")),
-        sections=sections,
-        counts={outcome: sum(claim["outcome"] == outcome for claim in decided) for outcome in (HOLDS, FAILS, OPEN)},
-        tones={HOLDS: "ahead", FAILS: "behind", OPEN: "open"},
-        budget=", ".join(f"{part} {_told(budget[part])}" for part in ("pretrain", "fit")),
-        scale=budget["scale"],
-        most_users=budget["most_users"],
-        grid=budget["grid"],
-        seeds=sorted({row["seed"] for row in rows}),
-        sources=sources,
-        commands=manifest["commands"],
-        seconds=duration(manifest["seconds"]),
-        environment=manifest["environment"],
-        version=manifest["userclue_version"],
-        settings=_settings(rows),
-    )
+    return {
+        "css": Markup((Path(__file__).parents[1] / "report" / "report.css").read_text(encoding="utf-8")),
+        "sections": sections,
+        "counts": {outcome: sum(claim["outcome"] == outcome for claim in decided) for outcome in (HOLDS, FAILS, OPEN)},
+        "tones": {HOLDS: "ahead", FAILS: "behind", OPEN: "open"},
+        "budget": ", ".join(f"{part} {_told(budget[part])}" for part in ("pretrain", "fit")),
+        "scale": budget["scale"],
+        "most_users": budget["most_users"],
+        "grid": budget["grid"],
+        "seeds": sorted({row["seed"] for row in rows}),
+        "sources": sources,
+        "commands": manifest["commands"],
+        "seconds": duration(manifest["seconds"]),
+        "environment": manifest["environment"],
+        "version": manifest["userclue_version"],
+        "settings": _settings(rows),
+    }
 
 
 def _told(budget: Json) -> str:
