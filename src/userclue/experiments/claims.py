@@ -7,6 +7,7 @@ from userclue.baselines.registry import BASELINES
 from userclue.experiments.cells import OURS
 from userclue.experiments.paper import printed
 from userclue.experiments.rows import Collected
+from userclue.report.wording import number
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided"
 PRIMARY = {"profiling": "accuracy", "cold-start": "mrr@10", "sequential": "mrr@10"}
@@ -89,7 +90,8 @@ def _claim(row: Json, statement: str, paper: str, sign: int) -> Claim:
 
 
 def _gap(row: Json) -> str:
-    return f"{row['value']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]".replace("-", "−")
+    value, low, high = (number(row[end], 4, True) for end in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def _plain(primary: list[Json]) -> list[Claim]:

@@ -19,7 +19,7 @@ from userclue.report.wording import metric_name
 
 Json = dict[str, Any]
 # Okabe and Ito's colours, told apart by those who see few.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6a00", "#56b4e9", "#5b3fa0", "#6b6b6b")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6a00", "#56b4e9", "#5b3fa0", "#6b6b6b", "#000000")
 STYLE: Any = {
     **{key: value for key, value in mpl.rcParamsDefault.items() if not key.startswith(("backend", "toolbar", "interactive"))},
     "svg.fonttype": "none",
