@@ -53,7 +53,15 @@ Row = dict[str, Any]
 def ours(dataset: Dataset, options: argparse.Namespace, seed: int) -> Iterator[Row]:
     """Measurements of the baseline `sasrec`, trained by the loop that every fit uses."""
     settings = FinetuneSettings.of(
-        {"epochs": MANY, "batch_size": options.batch, "lr": options.lr, "seed": seed, "prefixes": 1, "dropout": options.dropout}
+        {
+            "epochs": options.epochs or MANY,
+            "schedule": "cosine" if options.epochs else "constant",
+            "batch_size": options.batch,
+            "lr": options.lr,
+            "seed": seed,
+            "prefixes": 1,
+            "dropout": options.dropout,
+        }
     )
     task = Sequential(dataset, dataset.sequences(), len(dataset.vocabulary), "leave-one-out", seed, 1)
     generator = seeded_generator(torch.device("cpu"), seed)
@@ -68,7 +76,8 @@ def ours(dataset: Dataset, options: argparse.Namespace, seed: int) -> Iterator[R
     def measure(epoch: int, step: int) -> bool:
         begin = time.process_time()
         seconds = begin - clock["began"] - clock["paused"]
-        if seconds >= waiting[0]:
+        last = epoch + 1 == options.epochs
+        if seconds >= waiting[0] or last:
             waiting.pop(0)
             for name in ("valid", "test"):
                 part = getattr(task, name)
@@ -79,7 +88,7 @@ def ours(dataset: Dataset, options: argparse.Namespace, seed: int) -> Iterator[R
             while waiting and seconds >= waiting[0]:
                 waiting.pop(0)
         clock["paused"] += time.process_time() - begin
-        return not waiting
+        return last or not waiting
 
     stream = BatchStream(task.whole, task.n_train, options.batch, options.max_len, seed)
     training = Training(model, "scratch", task.ignored_target, "all")
@@ -147,6 +156,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--dropout", type=float, default=0.2)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--epochs", type=int, help="userclue alone: at most so many, the rate falling to 0 over them by a cosine")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     dataset = Dataset.open(options.dataset)
