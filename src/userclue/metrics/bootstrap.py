@@ -76,18 +76,28 @@ def mean_interval(
         cells = groups * n_runs + runs
         sums, members = (np.bincount(cells, weight, (int(groups.max()) + 1) * n_runs).reshape(-1, n_runs) for weight in (values, None))
         distinct, counts = np.unique(np.concatenate([sums, members], axis=1)[members.any(axis=1)], axis=0, return_counts=True)
-    n = int(counts.sum())
     generator = np.random.default_rng(seed)
     at_once = max(1, _CELLS_AT_ONCE // len(distinct))
     means = []
     for done in range(0, resamples, at_once):
         size = min(at_once, resamples - done)
-        total = (generator.multinomial(n, counts / n, size=size) @ distinct).reshape(size, 2, n_runs)
+        total = (_often(generator, counts, size) @ distinct).reshape(size, 2, n_runs)
         if n_runs > 1:
             total *= generator.multinomial(n_runs, np.full(n_runs, 1 / n_runs), size=size)[:, None]
         summed, drawn = total.sum(axis=2).T
         means.append(np.divide(summed, drawn, out=np.full(size, np.nan), where=drawn > 0))
     return Draws(float(values.mean()), np.concatenate(means)).interval()
+
+
+def _often(generator: np.random.Generator, counts: np.ndarray, size: int) -> np.ndarray:
+    """How often each of K different values, met `counts` [K] times among n, is drawn by n draws with replacement: int64 [size, K]."""
+    n = int(counts.sum())
+    if 4 * len(counts) < n:
+        return generator.multinomial(n, counts / n, size=size)
+    # Nearly all differ: it is faster to draw one by one and count.
+    drawn = np.repeat(np.arange(len(counts)), counts)[generator.integers(0, n, (size, n))]
+    drawn += len(counts) * np.arange(size)[:, None]
+    return np.bincount(drawn.ravel(), minlength=size * len(counts)).reshape(size, -1)
 
 
 def paired_interval(a: np.ndarray, b: np.ndarray, seed: int, resamples: int = RESAMPLES, groups: np.ndarray | None = None) -> Interval:
