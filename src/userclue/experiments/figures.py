@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from userclue.experiments.claims import PRIMARY
 from userclue.experiments.rows import Collected
@@ -34,6 +34,7 @@ STYLE: Any = {
 }
 DPI = 120
 DODGE = 0.1  # of the width
+WIDE = 5  # from a last place so many times the first on, places stand apart by factors
 
 
 def figure(experiment: str, collected: Collected) -> dict[str, bytes] | None:
@@ -90,12 +91,18 @@ def _lines(rows: list[Json], collected: Collected, label: str) -> Figure:
     drawn, axes = _panels(len(plans), 5.4, 3.4)
     for axis, (_, metric, own) in zip(axes, plans, strict=True):
         systems = list(dict.fromkeys(row["system"] for row in own))
-        places = [float(row["variant"]) for row in own]
-        apart = DODGE * (max(places) - min(places)) / max(len(systems) - 1, 1)  # side by side, so that intervals can be told apart
+        places = sorted({float(row["variant"]) for row in own})
+        by_factor = places[-1] > WIDE * places[0]
+        scale, back = (np.log, np.exp) if by_factor else (np.asarray, np.asarray)
+        apart = DODGE * float(scale(places[-1]) - scale(places[0])) / max(len(systems) - 1, 1)  # so that intervals can be told apart
+        if by_factor:
+            axis.set_xscale("log")
+            axis.set_xticks(places, [f"{value:g}" for value in places], minor=False)
+            axis.xaxis.set_minor_locator(NullLocator())
         for place, system in enumerate(systems):
             line = sorted((row for row in own if row["system"] == system), key=lambda row: float(row["variant"]))
             x, value, low, high = (np.array([float(row[name]) for row in line], np.float64) for name in ("variant", "value", "low", "high"))
-            x += (place - (len(systems) - 1) / 2) * apart
+            x = back(scale(x) + (place - (len(systems) - 1) / 2) * apart)
             colour, mark = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
             ends = np.maximum(np.stack([value - low, high - value]), 0)
             axis.errorbar(x, value, ends, color=colour, marker=mark, markersize=5, linewidth=1.5, capsize=2, label=name_of(system))
