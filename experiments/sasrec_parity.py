@@ -55,7 +55,7 @@ def ours(dataset: Dataset, options: argparse.Namespace, seed: int) -> Iterator[R
     settings = FinetuneSettings.of(
         {
             "epochs": options.epochs or MANY,
-            "schedule": "cosine" if options.epochs else "constant",
+            "schedule": options.schedule if options.epochs else "constant",
             "batch_size": options.batch,
             "lr": options.lr,
             "seed": seed,
@@ -90,7 +90,8 @@ def ours(dataset: Dataset, options: argparse.Namespace, seed: int) -> Iterator[R
         clock["paused"] += time.process_time() - begin
         return last or not waiting
 
-    stream = BatchStream(task.whole, task.n_train, options.batch, options.max_len, seed)
+    source = task.drawn(options.max_len) if options.windows == "drawn" else task.whole
+    stream = BatchStream(source, task.n_train, options.batch, options.max_len, seed)
     training = Training(model, "scratch", task.ignored_target, "all")
     Run(training, stream, baseline.settings, journal=Journal(), log_every=MANY, end_of_epoch=measure).run()
     yield from rows
@@ -156,7 +157,9 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--dropout", type=float, default=0.2)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--epochs", type=int, help="userclue alone: at most so many, the rate falling to 0 over them by a cosine")
+    parser.add_argument("--epochs", type=int, help="userclue alone: at most so many, the rate falling to 0 over them")
+    parser.add_argument("--schedule", default="stable-decay", help="userclue alone: how it falls over --epochs")
+    parser.add_argument("--windows", default="last", choices=("last", "drawn"), help="userclue alone: which events of long histories")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     dataset = Dataset.open(options.dataset)

@@ -1,4 +1,4 @@
-"""Settings to start from: `paper` as printed, `best` as measured (docs/best.md); every option still overrides."""
+"""Settings to start from: `paper` as printed, `best` as measured (docs/method.md#preset-best); every option still overrides."""
 
 from collections.abc import Mapping
 from typing import Any
