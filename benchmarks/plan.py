@@ -122,14 +122,13 @@ def agree(place: Place) -> Iterator[Case]:
 
 
 def prepare(place: Place) -> Iterator[Case]:
-    """CSV to histories; RecBole and lifestream at the smallest size alone, as they need minutes and many gigabytes at the next."""
+    """CSV to histories; RecBole's split and prefixes at the smallest size alone, as they need minutes and 17 GB at the next."""
     histories = System("rectools, histories", "rectools", "prepare-histories")
     for size in place.sizes:
         for text in (False, True):
-            systems = (*_systems("prepare", OURS, "rectools"), histories)
+            systems = (*_systems("prepare", OURS, "rectools"), histories, *_systems("prepare", "lifestream", "recbole"))
             if size == min(place.sizes):
-                training = System("recbole, split and prefixes", "recbole", "prepare-histories")
-                systems = (*systems, *_systems("prepare", "lifestream", "recbole"), training)
+                systems = (*systems, System("recbole, split and prefixes", "recbole", "prepare-histories"))
             path = data.generated(size, place.work, text)
             config = {**COMMON, "csv": str(path), "work": str(place.work)}
             yield Case("prepare", f"{size:,} events, ids are {'text' if text else 'integers'}", "events", systems, config, fresh=True)
