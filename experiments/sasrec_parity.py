@@ -54,8 +54,8 @@ def ours(dataset: Dataset, options: argparse.Namespace, seed: int) -> Iterator[R
     """Measurements of the baseline `sasrec`, trained by the loop that every fit uses."""
     settings = FinetuneSettings.of(
         {
-            "epochs": options.epochs or options.refit or MANY,
-            "schedule": options.schedule if options.epochs else "constant",
+            "epochs": options.epochs or MANY,
+            "schedule": "cosine" if options.epochs else "constant",
             "batch_size": options.batch,
             "lr": options.lr,
             "seed": seed,
@@ -64,9 +64,6 @@ def ours(dataset: Dataset, options: argparse.Namespace, seed: int) -> Iterator[R
         }
     )
     task = Sequential(dataset, dataset.sequences(), len(dataset.vocabulary), "leave-one-out", seed, 1)
-    if options.refit:  # every event but the last of each user, as who publishes after an early stop on few users trains
-        task.train = task.test.inputs
-        task.n_train = len(task.train)
     generator = seeded_generator(torch.device("cpu"), seed)
     like = UserEncoder.new(EncoderConfig(dim=options.dim, max_len=options.max_len), dataset.vocabulary, generator)
     baseline = BASELINES["sasrec"](like, settings)
@@ -79,10 +76,10 @@ def ours(dataset: Dataset, options: argparse.Namespace, seed: int) -> Iterator[R
     def measure(epoch: int, step: int) -> bool:
         begin = time.process_time()
         seconds = begin - clock["began"] - clock["paused"]
-        last = epoch + 1 == settings.epochs
-        if last or (seconds >= waiting[0] and not options.refit):
+        last = epoch + 1 == options.epochs
+        if seconds >= waiting[0] or last:
             waiting.pop(0)
-            for name in ("test",) if options.refit else ("valid", "test"):
+            for name in ("valid", "test"):
                 part = getattr(task, name)
                 found = full_ranking(model.inner_products(part.inputs), len(part), part.targets, part.inputs)
                 views = {"all": found.ranks_all, "unseen": found.ranks_unseen}
@@ -93,8 +90,7 @@ def ours(dataset: Dataset, options: argparse.Namespace, seed: int) -> Iterator[R
         clock["paused"] += time.process_time() - begin
         return last or not waiting
 
-    source = task.drawn(options.max_len) if options.windows == "drawn" else task.whole
-    stream = BatchStream(source, task.n_train, options.batch, options.max_len, seed)
+    stream = BatchStream(task.whole, task.n_train, options.batch, options.max_len, seed)
     training = Training(model, "scratch", task.ignored_target, "all")
     Run(training, stream, baseline.settings, journal=Journal(), log_every=MANY, end_of_epoch=measure).run()
     yield from rows
@@ -140,8 +136,7 @@ def show(rows: list[Row], systems: list[str], seeds: list[int]) -> None:
         chosen = []
         for seed in seeds:
             own = [row for row in rows if row["system"] == system and row["seed"] == seed]
-            judged = [row for row in own if row["part"] == "valid"]
-            best = max(judged, key=lambda row: row["ndcg@10 unseen"]) if judged else own[-1]
+            best = max((row for row in own if row["part"] == "valid"), key=lambda row: row["ndcg@10 unseen"])
             chosen.append(next(row for row in own if row["part"] == "test" and row["steps"] == best["steps"]))
             print(system, seed, round(best["seconds"], 1), best["epochs"], *(chosen[-1][name] for name in names), sep="\t")
         print(system, "mean", "", "", *(round(float(np.mean([row[name] for row in chosen])), 4) for name in names), sep="\t")
@@ -161,12 +156,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--dropout", type=float, default=0.2)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--epochs", type=int, help="userclue alone: at most so many, the rate falling to 0 over them")
-    parser.add_argument(
-        "--refit", type=int, help="userclue alone: epochs that validation chose; train for them on its events too, then test"
-    )
-    parser.add_argument("--schedule", default="stable-decay", help="userclue alone: how it falls over --epochs")
-    parser.add_argument("--windows", default="last", choices=("last", "drawn"), help="userclue alone: which events of long histories")
+    parser.add_argument("--epochs", type=int, help="userclue alone: at most so many, the rate falling to 0 over them by a cosine")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     dataset = Dataset.open(options.dataset)

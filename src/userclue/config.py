@@ -79,9 +79,7 @@ class TrainSettings(Settings):
     item_updates: Literal["auto", "dense", "lazy-adam", "rowwise-adagrad"] = Field(
         "auto", description="rows of the item table that a step updates: all, or those it met; auto decides by the size of the table"
     )
-    schedule: Literal["constant", "cosine", "stable-decay"] = Field(
-        "constant", description="course of the learning rate: constant; half a cosine to 0; constant for 4/5 of the run, then to 0"
-    )
+    schedule: Literal["constant", "cosine"] = Field("constant", description="course of the learning rate")
     clip_norm: float | None = Field(None, gt=0, description="largest gradient norm")
     precision: Literal["float32", "tf32", "bfloat16"] = Field("float32", description="of the matrix products; tf32 is for a GPU")
     device: str = Field("auto", description="auto, cpu or cuda")
@@ -263,11 +261,6 @@ class FinetuneSettings(TrainSettings):
     positions: Literal["last", "all"] = Field(
         "last", description="sequential: learn from the item after the history, or from every item in it too (causal encoders)"
     )
-    windows: Literal["last", "drawn"] = Field(
-        "last",
-        description="sequential with positions=all: of a history longer than the model reads, learn from its end, or in half of the epochs "
-        "from a part drawn anew",
-    )
     item_loss: Literal["full", "bce"] = Field(
         "full", description="sequential: softmax over all items, or (with positions=all) against one other item (SASRec's own)"
     )
@@ -290,11 +283,9 @@ class FinetuneSettings(TrainSettings):
     )
 
     @model_validator(mode="after")
-    def _what_needs_all_positions(self) -> Self:
+    def _one_other_item_needs_all_positions(self) -> Self:
         if self.item_loss == "bce" and self.positions != "all":
             raise ValueError("item_loss=bce learns from every position of the history; add positions=all")
-        if self.windows == "drawn" and self.positions != "all":
-            raise ValueError("windows=drawn moves the part whose every position is learned from; add positions=all")
         return self
 
 

@@ -129,23 +129,6 @@ def test_an_epoch_is_whole_histories_as_often_as_others_draw_prefixes(task: Any)
             assert [*histories[one].tolist(), targets[one]] == whole
 
 
-def test_drawn_windows_lie_anywhere_in_long_histories_and_leave_short_ones_alone(task: Any) -> None:
-    given = task("sequential", prefixes=1)
-    length = int(np.median(given.train.lengths))
-    generator = np.random.default_rng(0)
-    ends = np.stack([histories.ends for histories, _ in (given.drawn(length)(generator) for _ in range(400))])
-    first, last = given.train.starts + length, given.train.ends - 1
-    long = first < last
-    assert 0 < long.sum() < len(long)
-    assert (ends[:, ~long] == last[~long]).all()
-    assert (ends[:, long].min(axis=0) == first[long]).all()
-    assert (ends[:, long].max(axis=0) == last[long]).all()
-    by_chance = 0.5 + 0.5 / (last - first + 1)[long]  # half, and the earlier ends that are the last one after all
-    np.testing.assert_allclose((ends[:, long] == last[long]).mean(axis=0), by_chance, atol=5 * np.sqrt(0.25 / 400))
-    histories, targets = given.drawn(length)(generator)
-    assert targets.tolist() == given.train.items[histories.ends].tolist()
-
-
 def test_sasrec_has_no_bias_and_is_as_the_paper_shapes_it(made: Any) -> None:
     model = made("sasrec")
     config = model.encoder.config

@@ -36,15 +36,6 @@ def test_cosine_bends_all_but_the_constant_part(name, progress):
     assert rates(optimizer, module) == (pytest.approx(0.2 * (1 + math.cos(math.pi * min(progress, 1)))), 0.4, None)
 
 
-@pytest.mark.parametrize(("progress", "factor"), [(0.0, 1.0), (0.8, 1.0), (0.85, 0.5), (0.95, 1 - math.sqrt(0.75)), (1.0, 0.0), (1.5, 0.0)])
-def test_stable_decay_falls_in_the_last_fifth(progress, factor):
-    settings = TrainSettings.of({"schedule": "stable-decay", "lr": 0.4})
-    module = Module()
-    optimizer = build_optimizer(module, settings)
-    set_rate(optimizer, settings, progress)
-    assert rates(optimizer, module) == (pytest.approx(0.4 * factor, abs=1e-9), 0.4, None)
-
-
 def test_constant_rate_stays():
     settings = TrainSettings.of({"lr": 0.4})
     module = Module()

@@ -52,19 +52,15 @@ def fit_model(model: FittedModel, task: Task, settings: FinetuneSettings, watch:
     journal = Journal((watch.row,))
     stopping = _EarlyStopping(model, task, settings, journal)
     positions = settings.positions if task.name == "sequential" else "last"
-    max_len, source = model.encoder.config.max_len, task.source
     # Read out at the last item, every place of a history is trained as it is read; UR would see the end of each history alone.
-    if isinstance(task, Sequential) and positions == "all" and model.encoder.config.readout == "item":
-        source = task.drawn(max_len) if settings.windows == "drawn" else task.whole
-    elif settings.windows == "drawn":
-        raise UsageError("windows=drawn is of the next item, learned as it is read: add readout=item, or leave windows at last")
+    whole = positions == "all" and model.encoder.config.readout == "item"
     run = Run(
         Training(model, settings.mode, task.ignored_target, positions, settings.item_loss),
         BatchStream(
-            source=source,
+            source=task.whole if whole and isinstance(task, Sequential) else task.source,
             n_sequences=task.n_train,
             batch_size=settings.batch_size,
-            max_len=max_len,
+            max_len=model.encoder.config.max_len,
             seed=int(np.random.SeedSequence([settings.seed, BATCHES]).generate_state(1)[0]),
             smallest=smallest,
         ),

@@ -153,21 +153,6 @@ class Sequential:
         histories = Sequences(self.train.items, starts, ends)
         return lambda _: (histories, np.asarray(histories.items[ends]))
 
-    def drawn(self, max_len: int) -> Source:
-        """As `whole`, but half of the histories longer than max_len + 1 end earlier, at a place drawn anew each epoch.
-
-        A window of max_len inputs and its target then lies anywhere in them, and no event of a long history stays unread.
-        """
-        starts, ends = (np.repeat(bounds, self.prefixes) for bounds in (self.train.starts, self.train.ends - 1))
-        first = np.minimum(starts + max_len, ends)  # the earliest end of a full window
-
-        def draw(generator: np.random.Generator) -> tuple[Sequences, np.ndarray]:
-            earlier = generator.integers(first, ends + 1)
-            chosen = np.where(generator.random(len(ends)) < 0.5, earlier, ends)
-            return Sequences(self.train.items, starts, chosen), np.asarray(self.train.items[chosen])
-
-        return draw
-
     def head(self, encoder: UserEncoder, settings: FinetuneSettings, generator: torch.Generator) -> nn.Module:
         """`linear`: a layer D → V of its own; `tied`: the encoder's item embeddings; `copied`: a layer of its own that starts as they are.
 

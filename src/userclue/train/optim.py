@@ -10,8 +10,6 @@ from userclue.config import TrainSettings
 from userclue.train.adam import FusedAdam
 from userclue.train.rows import AdamWithRows, row_tables
 
-STABLE = 0.8  # share of a run with schedule stable-decay before the rate falls
-
 
 def build_optimizer(module: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     """Adam (fused, the paper's V-A) or SGD with momentum (its IV-A) over the parameters that need gradients.
@@ -37,14 +35,9 @@ def build_optimizer(module: nn.Module, settings: TrainSettings) -> torch.optim.O
 
 
 def set_rate(optimizer: torch.optim.Optimizer, settings: TrainSettings, progress: float) -> None:
-    """Set the learning rate for `progress` in [0, 1] of the run: lr times 1, half a cosine from 1 to 0, or 1 and then 1 - sqrt to 0.
-
-    The last is the cooldown of Hägele et al. 2024 (eq. 1), over the last fifth of the run.
-    """
+    """Set the learning rate for `progress` in [0, 1] of the run: constant, or half a cosine from lr to 0."""
     if settings.schedule == "constant":
         return
-    done = min(progress, 1.0)
-    factor = 0.5 * (1 + math.cos(math.pi * done)) if settings.schedule == "cosine" else 1 - math.sqrt(max(0.0, (done - STABLE) / (1 - STABLE)))
     for group in optimizer.param_groups:
         if group["scheduled"]:
-            group["lr"] = settings.lr * factor
+            group["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
