@@ -27,9 +27,11 @@ def connect(spill: Path, memory_limit: str | None = None, threads: int | None = 
             raise UsageError(f"threads {threads}: give 1 or more")
         settings["threads"] = threads
     try:
-        return duckdb.connect(config=settings)
+        connection = duckdb.connect(config=settings)
     except duckdb.Error as error:
         raise UsageError(f"memory_limit {memory_limit!r}: {first_line(error)}; write it as 2GB or 500MB") from None
+    connection.execute("SET enable_progress_bar = false")  # else what takes seconds may draw one into standard output
+    return connection
 
 
 def quoted(name: str) -> str:
