@@ -37,25 +37,23 @@ def instances(n: int, seed: int, targets: Callable[[np.ndarray], np.ndarray]) ->
     return Instances(histories, targets(taste).astype(np.int64), np.arange(n))
 
 
-@pytest.mark.parametrize(("classes", "seed", "flat"), [(2, 0, False), (3, 0, False), (3, 5, True)])
-def test_the_classifier_is_scikit_learns_on_the_features_that_validation_prefers(classes: int, seed: int, flat: bool) -> None:
-    generator = np.random.default_rng(seed)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_classifier_is_scikit_learns_on_the_same_features(classes: int) -> None:
+    generator = np.random.default_rng(3)
 
     def label(taste: np.ndarray) -> np.ndarray:
         return np.where(generator.random(len(taste)) < 0.8, taste, classes - 1)
 
-    train, valid = instances(200, 2 * seed, label), instances(60, 2 * seed + 1, label)
+    train, valid = instances(200, 0, label), instances(60, 1, label)
     kind = Classifier(train.inputs, classes, SIZE, 0)
     part = kind.fit(train, valid)
     proba = part(torch.from_numpy(part.features(valid.inputs))).softmax(dim=1).numpy()
-    losses = []
-    for design in kind.designs:
-        x, valid_x = design.columns(train.inputs), design.columns(valid.inputs)
-        for penalty in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3):
-            expected = LogisticRegression(C=penalty, tol=1e-3, max_iter=500).fit(x, train.targets).predict_proba(valid_x)
-            losses.append((-np.log(expected[np.arange(len(valid)), valid.targets]).mean(), expected))
-    np.testing.assert_allclose(proba, min(losses, key=lambda pair: pair[0])[1], atol=1e-4)
-    assert (np.ptp(part.rarity.numpy()) == 0) == flat
+    x, valid_x = kind._design(train.inputs), kind._design(valid.inputs)
+    losses = {}
+    for penalty in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3):
+        expected = LogisticRegression(C=penalty, tol=1e-3, max_iter=500).fit(x, train.targets).predict_proba(valid_x)
+        losses[penalty] = -np.log(expected[np.arange(len(valid)), valid.targets]).mean(), expected
+    np.testing.assert_allclose(proba, min(losses.values(), key=lambda pair: pair[0])[1], atol=1e-4)
 
 
 def test_a_class_without_training_users_is_never_likely() -> None:

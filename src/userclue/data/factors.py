@@ -72,10 +72,9 @@ def _parts(sequences: Sequences) -> Iterator[Sequences]:
 
 @dataclass(frozen=True, eq=False)
 class Bag:
-    """Histories as bags of items: rows of the met items' rarity, of length 1 (the order is not looked at, nor how often one was met).
+    """Histories as bags of items: each row tf-idf, of length 1 (the order is not looked at, nor how often an item was met).
 
-    rarity: float32 [V], ln((1 + users) / (1 + users who met the item)) + 1 over the histories it was learned from (scikit-learn's
-    tf-idf), or 1 for every item.
+    rarity: float32 [V], ln((1 + users) / (1 + users who met the item)) + 1 over the histories it was learned from (scikit-learn's).
     """
 
     rarity: np.ndarray
@@ -87,11 +86,6 @@ class Bag:
         for part in _parts(sequences):
             holders += np.bincount(count_matrix(part, vocabulary_size).indices, minlength=vocabulary_size)
         return cls((np.log((1 + len(sequences)) / (1 + holders)) + 1).astype(np.float32))
-
-    @classmethod
-    def flat(cls, vocabulary_size: int) -> "Bag":
-        """Every item counts the same."""
-        return cls(np.ones(vocabulary_size, np.float32))
 
     def rows(self, sequences: Sequences) -> sp.csr_array:
         """float32 [B, V]; a history of unknown items alone is a row of zeros."""

@@ -118,64 +118,45 @@ def _features(bag: Bag, table: np.ndarray, sequences: Sequences) -> np.ndarray:
     return np.concatenate([np.asarray(bag.rows(sequences) @ table, np.float32), length[:, None]], axis=1)
 
 
-class Design:
-    """The columns of the softmax regression: the bag, its factors and the length of a history, on the scales of the penalties."""
+class Classifier:
+    """Softmax regression (L2) on the bag, its factors and the length of a history."""
 
-    def __init__(self, bag: Bag, histories: Sequences, seed: int) -> None:
-        self.bag, self.basis = bag, bag.basis(histories, RANK, seed)
+    def __init__(self, histories: Sequences, outputs: int, vocabulary_size: int, seed: int) -> None:
+        self.bag, self.outputs = Bag.learned(histories, vocabulary_size), outputs
+        self.basis = self.bag.basis(histories, RANK, seed)
         lengths = np.log1p(histories.lengths)
         self.mean, self.scale = float(lengths.mean()), LENGTH_SCALE / (float(lengths.std()) or 1.0)
 
-    def columns(self, sequences: Sequences) -> sp.csr_array:
-        """float64 [B, V + R + 1]."""
+    def fit(self, train: Instances, valid: Instances) -> WidePart:
+        """Along the penalties from strong to weak, until the log-loss on `valid` rises."""
+        x, lowest, best = self._design(train.inputs), np.inf, None
+        for penalty in PENALTIES if len(valid) else (UNTUNED_PENALTY,):
+            part = self._fitted(x, train.targets, penalty)
+            logits = part(torch.from_numpy(part.features(valid.inputs))).double()
+            loss = float(nn.functional.cross_entropy(logits, torch.from_numpy(valid.targets))) if len(valid) else 0.0
+            if best is not None and loss >= lowest:
+                break
+            lowest, best = loss, part
+        assert best is not None
+        return best
+
+    def _design(self, sequences: Sequences) -> sp.csr_array:
         rows = self.bag.rows(sequences)
         length = (np.log1p(sequences.lengths) - self.mean) * self.scale
         parts = [rows * BAG_SCALE, sp.csr_array(np.asarray(rows @ self.basis) * FACTOR_SCALE), sp.csr_array(length[:, None])]
         return sp.csr_array(sp.hstack(parts, format="csr", dtype=np.float64))
 
-    def part(self, weights: np.ndarray, bias: np.ndarray) -> WidePart:
-        """What gives the same logits from the bag alone; weights [K, V + R + 1] of `columns`, bias [K]."""
-        size = len(self.bag.rarity)
-        table = BAG_SCALE * weights[:, :size].T + FACTOR_SCALE * (self.basis @ weights[:, size:-1].T)
-        own = np.concatenate([np.eye(len(bias)), weights[:, -1:] * self.scale], axis=1)
-        return WidePart.of(self.bag, table, own, bias - weights[:, -1] * self.mean * self.scale)
-
-
-class Classifier:
-    """Softmax regression (L2) on the bag, its factors and the length of a history; rare items count for more, or all the same."""
-
-    def __init__(self, histories: Sequences, outputs: int, vocabulary_size: int, seed: int) -> None:
-        bags = (Bag.learned(histories, vocabulary_size), Bag.flat(vocabulary_size))
-        self.designs, self.outputs = [Design(bag, histories, seed) for bag in bags], outputs
-
-    def fit(self, train: Instances, valid: Instances) -> WidePart:
-        """For each bag along the penalties from strong to weak, until the log-loss on `valid` rises; the least of all is kept."""
-        if not len(valid):
-            return self._fitted(self.designs[0], self.designs[0].columns(train.inputs), train.targets, UNTUNED_PENALTY)
-        lowest, best = np.inf, None
-        for design in self.designs:
-            x, before = design.columns(train.inputs), np.inf
-            for penalty in PENALTIES:
-                part = self._fitted(design, x, train.targets, penalty)
-                logits = part(torch.from_numpy(part.features(valid.inputs))).double()
-                loss = float(nn.functional.cross_entropy(logits, torch.from_numpy(valid.targets)))
-                if best is None or loss < lowest:
-                    lowest, best = loss, part
-                if loss >= before:
-                    break
-                before = loss
-        assert best is not None
-        return best
-
-    def _fitted(self, design: Design, x: sp.csr_array, targets: np.ndarray, penalty: float) -> WidePart:
-        classes = np.unique(targets)
+    def _fitted(self, x: sp.csr_array, targets: np.ndarray, penalty: float) -> WidePart:
+        classes, size = np.unique(targets), len(self.bag.rarity)
         weights, bias = np.zeros((self.outputs, x.shape[1])), np.full(self.outputs, ABSENT)
         bias[classes] = 0.0
         if len(classes) > 1:
             found = LogisticRegression(C=penalty, tol=TOLERANCE, max_iter=ITERATIONS).fit(x, targets)
             chosen = classes[1:] if len(classes) == 2 else classes  # scikit-learn keeps one row for two classes
             weights[chosen], bias[chosen] = found.coef_, found.intercept_
-        return design.part(weights, bias)
+        table = BAG_SCALE * weights[:, :size].T + FACTOR_SCALE * (self.basis @ weights[:, size:-1].T)
+        own = np.concatenate([np.eye(self.outputs), weights[:, -1:] * self.scale], axis=1)
+        return WidePart.of(self.bag, table, own, bias - weights[:, -1] * self.mean * self.scale)
 
 
 class Recommender:
