@@ -67,7 +67,7 @@ def ours(dataset: Dataset, options: argparse.Namespace, seed: int) -> Iterator[R
     generator = seeded_generator(torch.device("cpu"), seed)
     like = UserEncoder.new(EncoderConfig(dim=options.dim, max_len=options.max_len), dataset.vocabulary, generator)
     baseline = BASELINES["sasrec"](like, settings)
-    baseline.config = baseline.config.model_copy(update={"blocks": options.blocks, "heads": options.heads})
+    baseline.config = baseline.config.model_copy(update={name: getattr(options, name) for name in ("blocks", "heads", "norm")})
     model = unfitted(task, baseline.encoder(generator, None), "sasrec", baseline.settings, dataset, generator)
     baseline.prepare(model)
     rows: list[Row] = []
@@ -156,6 +156,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--dropout", type=float, default=0.2)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--norm", choices=["pre", "post"], default="pre", help="userclue alone: LayerNorm before or after each sub-layer")
     parser.add_argument("--epochs", type=int, help="userclue alone: at most so many, the rate falling to 0 over them by a cosine")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
