@@ -31,14 +31,10 @@ def lightly() -> Iterator[None]:
     for name in ("lightly", "lightly.loss", "lightly.models", "lightly.models.modules", "lightly.utils"):
         stand_ins[name] = ModuleType(name)
         stand_ins[name].__path__ = [str(root.joinpath(*name.split(".")[1:]))]
-    before = set(sys.modules)
     with pytest.MonkeyPatch.context() as patch:
         for name, module in stand_ins.items():
             patch.setitem(sys.modules, name, module)
         yield
-        for name in set(sys.modules) - before:
-            if name.startswith(("lightly.", "torchvision.")) and name not in stand_ins:
-                del sys.modules[name]
 
 
 def theirs(module: str, name: str, **values: float) -> nn.Module:
