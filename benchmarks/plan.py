@@ -122,12 +122,12 @@ def agree(place: Place) -> Iterator[Case]:
 
 
 def prepare(place: Place) -> Iterator[Case]:
-    """CSV to histories; RecBole's split and prefixes at the smallest size alone, as they need minutes and 17 GB at the next."""
+    """CSV to histories; RecBole's split and prefixes, which need minutes and 17 GB at 10^7, from text at the smallest size alone."""
     histories = System("rectools, histories", "rectools", "prepare-histories")
     for size in place.sizes:
         for text in (False, True):
             systems = (*_systems("prepare", OURS, "rectools"), histories, *_systems("prepare", "lifestream", "recbole"))
-            if size == min(place.sizes):
+            if not text or size == min(place.sizes):
                 systems = (*systems, System("recbole, split and prefixes", "recbole", "prepare-histories"))
             path = data.generated(size, place.work, text)
             config = {**COMMON, "csv": str(path), "work": str(place.work)}
