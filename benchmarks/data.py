@@ -1,6 +1,5 @@
 """The data of the measurements: MovieLens-1M as one CSV that every system reads, and logs drawn from a seed."""
 
-import importlib.util
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,8 @@ import pyarrow as pa
 import pyarrow.csv as pc
 from pyarrow import compute
 
-ROOT = Path(__file__).resolve().parent.parent
+from userclue.data.public import PUBLIC
+
 START = 1_000_000_000  # seconds; the first event's time
 CHUNK = 1_000_000
 EVENTS_A_USER, GENERATED_ITEMS = 50, 20_000
@@ -31,12 +31,7 @@ def ml_1m(data: Path, work: Path) -> Path:
     """The log as `user_id,item_id,timestamp`, grouped by user, oldest first, a second between events; made once."""
     path = work / "ml-1m.csv"
     if not path.exists():
-        spec = importlib.util.spec_from_file_location("convert", ROOT / "experiments" / "convert.py")
-        assert spec is not None
-        assert spec.loader is not None
-        convert = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(convert)
-        events = convert.CONVERTERS["ml-1m"](data).events
+        events = PUBLIC["ml-1m"].read(data).events
         times = pa.array(np.arange(START, START + events.num_rows))
         with aside(path) as partial:
             pc.write_csv(events.append_column("timestamp", times), partial, pc.WriteOptions(quoting_style="none"))
