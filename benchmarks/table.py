@@ -110,6 +110,15 @@ def _spread(values: list[float]) -> str:
     return f"{_number(min(values))} … {_number(max(values))}"
 
 
+def _by_turn(ours: dict[int, float], other: dict[int, float]) -> str:
+    """How many times `other` ours is: the median over the turns in which both ran, and the spread, as the machine's clock drifts."""
+    ratios = [ours[turn] / other[turn] for turn in ours if turn in other]
+    if not ratios:
+        return ""
+    spread = f" ({min(ratios):.2f} … {max(ratios):.2f})" if len(ratios) > 1 else ""
+    return f"{median(ratios):.2f}{spread}"
+
+
 def _work(ready: Row) -> Work:
     """The unavoidable work of ours on all users once."""
     if "work" in ready:
@@ -126,16 +135,16 @@ def _work(ready: Row) -> Work:
 FOLDED = {"pretrain": 6, "embed": 1, "rank": 1}
 
 
-def _floor(rows: list[Row]) -> tuple[float, str] | None:
-    """Units a second at the floor, and the rates it was computed from; None where no rates were measured."""
+def _floor(rows: list[Row]) -> tuple[dict[int, float], str] | None:
+    """Units a second at the floor by turn, and what it is computed from; None where no rates were measured."""
     rates, ready = _repetitions(rows, RATES), _ready(rows, OURS)
     if not rates or "lengths" not in ready:
         return None
-    flops = {name: median(row[name] for row in rates) for name in rates[0] if name.startswith("flops_")}
-    moved = median(row["bytes"] for row in rates)
-    work, best = _work(ready), max(flops.values())
-    said = ", ".join(f"{name.removeprefix('flops_')} {value / 1e9:.1f}" for name, value in flops.items())
-    bound = work.seconds(best, moved)
+    work, users = _work(ready), ready["lengths"]["users"]
+    floor = {row["repetition"]: users / work.seconds(max(_flops(row).values()), row["bytes"]) for row in rates}
+    flops = {name: median(_flops(row)[name] for row in rates) for name in _flops(rates[0])}
+    moved, best = median(row["bytes"] for row in rates), max(flops.values())
+    said = ", ".join(f"{name} {value / 1e9:.1f}" for name, value in flops.items())
     text = (
         f"Floor: {work.flops / 1e9:.2f} GFLOP ({work.flops / best * 1e3:.0f} ms) and {work.bytes / 1e6:.0f} MB "
         f"({work.bytes / moved * 1e3:.0f} ms); measured here: matrix products in GFLOP/s {said}; memory {moved / 1e9:.1f} GB/s."
@@ -149,35 +158,40 @@ def _floor(rows: list[Row]) -> tuple[float, str] | None:
             f" userclue folds the last block's query into its weights and so does {less / 1e9:.2f} GFLOP less: "
             f"what is left takes {share:.2f} of the floor's time at the same rate."
         )
-    return ready["lengths"]["users"] / bound, text
+    return floor, text
+
+
+def _flops(rates: Row) -> dict[str, float]:
+    return {name.removeprefix("flops_"): value for name, value in rates.items() if name.startswith("flops_")}
 
 
 def speed(rows: list[Row]) -> list[str]:
-    """Units a second of each system beside ours and beside the floor."""
+    """Units a second of each system beside ours and beside the floor, ratios within a turn."""
     parts = []
     for title, mine in _cases(rows):
         unit, floor = mine[0]["unit"], _floor(mine)
-        rates = {name: [row["units"] / row["seconds"] for row in _repetitions(mine, name)] for name in _systems(mine)}
-        ours = median(rates[OURS]) if rates.get(OURS) else None
+        rates = {name: {row["repetition"]: row["units"] / row["seconds"] for row in _repetitions(mine, name)} for name in _systems(mine)}
+        ours = rates.get(OURS, {})
         lines = []
-        for name, values in rates.items():
-            if not values:
+        for name, found in rates.items():
+            if not found:
                 lines.append([name, "failed", "", "", "", "", ""])
                 continue
-            middle, flops = median(values), _ready(mine, name).get("flops_per_unit")
+            flops, values = _ready(mine, name).get("flops_per_unit"), list(found.values())
             lines.append(
                 [
                     name,
-                    _number(middle),
+                    _number(median(values)),
                     _spread(values),
-                    f"{ours / middle:.2f}" if ours else "",
+                    "1" if name == OURS else _by_turn(ours, found),
                     f"{flops / 1e6:.1f} M" if flops else "",
-                    f"{middle / floor[0]:.2f}" if floor and name.startswith(OURS) else "",
+                    _by_turn(found, floor[0]) if floor and name.startswith(OURS) else "",
                     f"{max(row['peak_mb'] for row in _repetitions(mine, name)):,.0f}",
                 ]
             )
         if floor:
-            lines.append(["the floor", _number(floor[0]), "", f"{ours / floor[0]:.2f}" if ours else "", "", "1", ""])
+            values = list(floor[0].values())
+            lines.append(["the floor", _number(median(values)), _spread(values), _by_turn(ours, floor[0]), "", "1", ""])
         head = ["system", f"{unit}/s, median", "min … max", "userclue is × as fast", "FLOPs each", "of the floor", "peak MB"]
         parts += [f"### {title}", table(head, lines), floor[1] if floor else "", _metrics_line(mine)]
     return parts

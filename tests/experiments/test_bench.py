@@ -1,0 +1,25 @@
+"""The benchmarks run: each of userclue's own measurements once, on a few people, beside no peer."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).parents[2] / "benchmarks" / "run"
+MEASUREMENTS = {"pretrain", "next", "embed", "rank", "agree", "prepare"}
+
+
+@pytest.mark.slow
+def test_each_of_our_measurements_runs_and_has_its_table(few: Path, tmp_path: Path) -> None:
+    chosen = ["--small", "--repetitions", "1", "--peers", "--only", *sorted(MEASUREMENTS)]
+    command = [sys.executable, str(RUN), "--data", str(few / "ml-1m"), "--out", str(tmp_path), *chosen]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    measured = {row["measurement"] for row in rows if row["kind"] == "repetition" and row["system"] == "userclue"}
+    assert measured == MEASUREMENTS
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert "| the floor |" in page
+    assert "Full ranking" in page
