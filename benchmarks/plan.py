@@ -122,7 +122,7 @@ def agree(place: Place) -> Iterator[Case]:
 
 
 def prepare(place: Place) -> Iterator[Case]:
-    """CSV to histories; RecBole's split and prefixes, which need minutes and 17 GB at 10^7, from text at the smallest size alone."""
+    """CSV to histories; RecBole's split and prefixes, which need minutes and 13 GB at 10^7, from text at the smallest size alone."""
     histories = System("rectools, histories", "rectools", "prepare-histories")
     for size in place.sizes:
         for text in (False, True):

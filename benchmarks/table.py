@@ -254,24 +254,24 @@ def growth(rows: list[Row]) -> list[str]:
 
     Preparation starts a database, whatever the log: for it a column says what each event costs that a log has more than the one before.
     """
-    events = rows[0]["measurement"] == "growth-events"
-    lines, costs, before = [], [], (0.0, 0.0)  # units and µs of the case before
+    measurement = rows[0]["measurement"]
+    events = measurement == "growth-events"
+    lines, costs, totals = [], [], []
     for title, mine in _cases(rows):
         found = _repetitions(mine, OURS)
         if not found:
             continue
         cost = [row["cpu_seconds" if events else "seconds"] / row["units"] * 1e6 for row in found]
         costs.append(median(cost))
-        here, other = (found[0]["units"], costs[-1] * found[0]["units"]), ""
-        if events and before[0]:
-            other = _number((here[1] - before[1]) / (here[0] - before[0]))
-        elif rows[0]["measurement"] in ("growth-items", "growth-length"):
-            other = f"{costs[-1] * mine[0]['batch'] / 1e3:.1f}"
-        before = here
+        totals.append((found[0]["units"], costs[-1] * found[0]["units"]))
+        other = f"{costs[-1] * mine[0]['batch'] / 1e3:.1f}" if measurement in ("growth-items", "growth-length") else ""
+        if events and len(totals) > 1:
+            (fewer, before), (more, after) = totals[-2:]
+            other = _number((after - before) / (more - fewer))
         lines.append([title, _number(costs[-1]), _spread(cost), other, f"{max(row['peak_mb'] for row in found):,.0f}"])
     lines = [[*line, f"{cost / min(costs):.2f}"] for line, cost in zip(lines, costs, strict=True)]
-    clock, other = ("CPU µs an event", "µs a further event") if events else (f"µs a {rows[0]['unit'][:-1]}", "ms a step")
-    return [table(["case", f"{clock}, median", "min … max", other, "peak MB", "to the cheapest"], lines)]
+    clock, third = ("CPU µs an event", "µs a further event") if events else (f"µs a {rows[0]['unit'][:-1]}", "ms a step")
+    return [table(["case", f"{clock}, median", "min … max", third, "peak MB", "to the cheapest"], lines)]
 
 
 TABLES: dict[str, Callable[[list[Row]], list[str]]] = {

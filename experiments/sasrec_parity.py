@@ -90,15 +90,16 @@ def ours(dataset: Dataset, options: argparse.Namespace, seed: int) -> Iterator[R
         begin = time.process_time()
         seconds = begin - clock["began"] - clock["paused"]
         last = epoch + 1 == options.epochs
-        own = {name: value.clone() for name, value in model.state_dict().items()}
-        ends.append(own)
+        if options.average:
+            ends.append({name: value.clone() for name, value in model.state_dict().items()})
         if seconds >= waiting[0] or last:
             waiting.pop(0)
             rank("last", seconds, epoch, step)
             for n in options.average:
                 model.load_state_dict(mean_of(list(ends)[-n:]))
                 rank(f"mean of {n}", seconds, epoch, step)
-            model.load_state_dict(own)
+            if ends:
+                model.load_state_dict(ends[-1])
             while waiting and seconds >= waiting[0]:
                 waiting.pop(0)
         clock["paused"] += time.process_time() - begin
