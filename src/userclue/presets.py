@@ -11,6 +11,8 @@ PRETRAIN_PRESETS: dict[str, dict[str, Any]] = {
         "objective": "hybrid",
         "objectives": {"clue": 0.2, "next": 1.0},
         "item_start": "factors",
+        "dim": 128,
+        "norm": "post",
         "max_len": 200,
         "dropout": 0.2,
     },
@@ -24,7 +26,7 @@ FINETUNE_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "cold-start": {"wide": "bag"},
         # At the next item the log-loss stops falling long before the ranking stops rising.
         "sequential": {
-            "head": "copied",
+            "head": "tied",
             "positions": "all",
             "readout": "item",
             "batch_size": 128,

@@ -10,17 +10,20 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
+from userclue.data.prepare import prepare
 from userclue.data.splits import Instances
 from userclue.data.store import Dataset, Sequences
 from userclue.data.vocabulary import FIRST_ITEM
 from userclue.errors import UsageError
-from userclue.jobs.finetune import evaluate
+from userclue.jobs.finetune import evaluate, finetune
+from userclue.jobs.pretrain import pretrain
 from userclue.tasks.base import FittedModel
 from userclue.tasks.fitting import one_standard_error
 from userclue.tasks.registry import load_fitted
-from userclue.tasks.wide import SHARES, Classifier, Recommender, Transitions, WidePart
+from userclue.tasks.wide import REPEATS, SHARES, Classifier, Recommender, Transitions, WidePart
 
 SIZE = FIRST_ITEM + 30
+SHAPE = {"dim": 16, "blocks": 1, "heads": 2, "max_len": 8, "batch_size": 32}
 Fit = Callable[..., FittedModel]
 
 
@@ -119,7 +122,7 @@ def test_transitions_are_a_mixture_of_network_and_chain(fit_next: Fit, rings: Da
     model = fit_next(wide="transitions", epochs=1)
     plain = fit_next(epochs=1)
     assert isinstance(model.wide, Transitions)
-    weight, sequences = model.facts["wide_share"], rings.sequences()
+    weight, repeat, sequences = model.facts["wide_share"], model.facts["repeat_factor"], rings.sequences()
     assert 0 <= weight < 1
     logits = plain.scores(sequences).astype(np.float64)[:, FIRST_ITEM:]
     network = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -132,6 +135,9 @@ def test_transitions_are_a_mixture_of_network_and_chain(fit_next: Fit, rings: Da
     last = sequences.items[sequences.ends - 1]
     chain = (counts[last] + 20 * share) / (counts[last].sum(axis=1, keepdims=True) + 20)
     expected = (1 - weight) * network + weight * chain[:, FIRST_ITEM:]
+    for place in range(len(sequences)):
+        expected[place, np.unique(sequences[place]) - FIRST_ITEM] *= repeat
+    expected /= expected.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(np.exp(model.scores(sequences)[:, FIRST_ITEM:]), expected, atol=1e-5)
     model.save_pretrained(tmp_path / "fitted")
     again = load_fitted(tmp_path / "fitted")
@@ -139,6 +145,29 @@ def test_transitions_are_a_mixture_of_network_and_chain(fit_next: Fit, rings: Da
     assert ids == model.recommend([["a0", "a1"]], k=3, filter_seen=False)[0]  # type: ignore[attr-defined]
     np.testing.assert_array_equal(np.argsort(-again.scores(sequences), axis=1)[:, 0], np.argsort(-model.scores(sequences), axis=1)[:, 0])
     assert scores.shape == (1, 3)
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_whether_people_come_back_is_learned(comes_back: bool, tmp_path: Path) -> None:
+    """Everybody takes items at random, a new one each time or one of two of their own."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for user in range(200):
+        own = generator.permutation(20)[: 2 if comes_back else 8]
+        rows += [(user, f"i{item}", step) for step, item in enumerate(generator.choice(own, 8) if comes_back else own)]
+    table = pa.table(dict(zip(("user_id", "item_id", "timestamp"), map(pa.array, zip(*rows, strict=True)), strict=True)))
+    dataset = prepare(table, tmp_path / "data", threads=1)
+    encoder = pretrain(dataset, steps=1, **SHAPE)
+    model = finetune(encoder, dataset, task="sequential", wide="transitions", steps=5, baselines=False)
+    assert isinstance(model.wide, Transitions)
+    factor = model.facts["repeat_factor"]
+    assert factor in REPEATS
+    assert factor > 1 if comes_back else factor < 1
+    histories = dataset.sequences().drop_last(1)
+    best = model.scores(histories).argmax(axis=1)
+    assert np.mean([one in histories[place] for place, one in enumerate(best)]) == comes_back
+    older = {name: tensor for name, tensor in model.wide.state_dict().items() if name != "repeat"}
+    assert float(Transitions(**older).repeat) == 1
 
 
 def test_the_wide_part_of_another_task_is_refused(fit_next: Fit, fit_profile: Fit) -> None:

@@ -114,6 +114,7 @@ def _fill(report: Report, facts: dict[str, Any]) -> None:
         "untrained_test_targets",
         "trained_parameters",
         "wide_share",
+        "repeat_factor",
         "total_parameters",
         "trained_baselines",
     )
@@ -124,3 +125,5 @@ def _fill(report: Report, facts: dict[str, Any]) -> None:
         report.show(f"{facts['trained_parameters']:,} of {facts['total_parameters']:,} parameters were trained ({facts['mode']}).")
     if "wide_share" in facts:
         report.show(f"Share of the wide part in the logits, chosen on the validation part: {facts['wide_share']:g}.")
+    if facts.get("repeat_factor", 1) != 1:
+        report.show(f"Items of the history count {facts['repeat_factor']:g} times, by how often the validation part comes back to one.")

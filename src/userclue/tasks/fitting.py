@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from userclue.config import FinetuneSettings
 from userclue.data.batches import BatchStream
+from userclue.data.counts import item_events
 from userclue.data.splits import Instances
 from userclue.data.store import Dataset
 from userclue.data.transitions import Chain
@@ -20,7 +21,7 @@ from userclue.tasks.cold_start import ColdStart, ColdStartModel
 from userclue.tasks.profiling import Profiling, ProfilingModel
 from userclue.tasks.registry import MODELS
 from userclue.tasks.sequential import Sequential
-from userclue.tasks.wide import SHARES, UNTUNED_SHARE, Classifier, Recommender, Transitions, next_probabilities
+from userclue.tasks.wide import REPEATS, SHARES, UNTUNED_SHARE, Classifier, Recommender, Transitions, next_probabilities
 from userclue.train.journal import Journal, Watch
 from userclue.train.loop import Training as Run
 from userclue.train.loop import device_of
@@ -113,7 +114,8 @@ def add_wide_part(model: FittedModel, task: Profiling | ColdStart, seed: int) ->
 def add_transitions(model: FittedModel, task: Sequential) -> None:
     """Count which item follows which, and blend that in: the least weight, of SHARES, that the validation part gives no reason to raise.
 
-    Judged by reciprocal rank, on as many validation instances as _JUDGED_CELLS scores allow, the same for every weight.
+    Then how much likelier or less likely an item is for being in the history: the mildest factor, of REPEATS, in the same sense.
+    Judged by reciprocal rank (the factor among all items), on as many validation instances as _JUDGED_CELLS scores allow.
     """
     few = max(100, min(_JUDGED, _JUDGED_CELLS // task.outputs))
     chosen = np.sort(np.random.default_rng(task.seed).permutation(len(task.valid))[:few])
@@ -124,8 +126,14 @@ def add_transitions(model: FittedModel, task: Sequential) -> None:
         scores = (1 - weight) * network + weight * followers
         faults.append(-_reciprocal(scores.__getitem__, judged, True))
     weight = weights[one_standard_error(np.stack(faults))] if len(judged) else 0.0
-    model.wide = Transitions.of(chain, weight)
-    model.facts["wide_share"] = weight
+    both, held, faults = (1 - weight) * network + weight * followers, item_events(judged.inputs), []
+    for repeat in REPEATS:
+        scores = both.copy()
+        scores[held] *= repeat
+        faults.append(-_reciprocal(scores.__getitem__, judged, False))
+    repeat = REPEATS[one_standard_error(np.stack(faults))] if len(judged) else 1.0
+    model.wide = Transitions.of(chain, weight, repeat)
+    model.facts.update(wide_share=weight, repeat_factor=repeat)
 
 
 def _refuse_other_wide_part(task: Task, settings: FinetuneSettings) -> None:

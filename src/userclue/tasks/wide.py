@@ -13,6 +13,7 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
+from userclue.data.counts import item_events
 from userclue.data.factors import Bag
 from userclue.data.splits import Instances
 from userclue.data.store import Sequences
@@ -29,6 +30,7 @@ PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # profiling: inverse strengths
 UNTUNED_PENALTY = 0.01
 SHARPNESSES = (10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
 UNTUNED_SHARPNESS = 40.0
+REPEATS = (1.0, 0.3, 3.0, 0.1, 10.0, 0.03, 30.0, 0.01, 100.0, 0.001, 1000.0)  # next item: factors, the mildest first
 SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)  # of the wide part in the logits
 UNTUNED_SHARE = 0.5
 # Against each other and the penalties, as they were best on validation users: bag, factors, length.
@@ -73,23 +75,31 @@ class WidePart(nn.Module):
 
 
 class Transitions(nn.Module):
-    """What the next item is by the last one alone: log((1 - weight) softmax(logits) + weight P(j | last item)).
+    """What the next item is by the last one alone, and whether people come back to an item: log p(j).
 
-    indptr, indices, counts: n(i, j) of a Chain [V, V] in compressed rows; share [V]; weight [1], 0 … 1. None of them is trained.
+    p(j) is proportional to ((1 - weight) softmax(logits) + weight P(j | last item)) · (repeat where the history holds j, else 1).
+
+    indptr, indices, counts: n(i, j) of a Chain [V, V] in compressed rows; share [V]; weight [1], 0 … 1; repeat [1], above 0. None of them
+    is trained.
     """
 
-    def __init__(self, indptr: Tensor, indices: Tensor, counts: Tensor, share: Tensor, weight: Tensor) -> None:
+    def __init__(
+        self, indptr: Tensor, indices: Tensor, counts: Tensor, share: Tensor, weight: Tensor, repeat: Tensor | None = None
+    ) -> None:
         super().__init__()
-        for name, tensor in {"indptr": indptr, "indices": indices, "counts": counts, "share": share, "weight": weight}.items():
+        repeat = torch.ones(1) if repeat is None else repeat  # a folder from before there was one
+        tensors = {"indptr": indptr, "indices": indices, "counts": counts, "share": share, "weight": weight, "repeat": repeat}
+        for name, tensor in tensors.items():
             self.register_buffer(name, tensor)
         self.share: Tensor
         self.weight: Tensor
+        self.repeat: Tensor
 
     @classmethod
-    def of(cls, chain: Chain, weight: float) -> "Transitions":
+    def of(cls, chain: Chain, weight: float, repeat: float) -> "Transitions":
         """From a chain."""
         arrays = (chain.counts.indptr.astype(np.int64), chain.counts.indices.astype(np.int32), chain.counts.data, chain.share)
-        return cls(*(torch.from_numpy(array) for array in (*arrays, np.array([weight], np.float32))))
+        return cls(*(torch.from_numpy(array) for array in (*arrays, np.array([weight], np.float32), np.array([repeat], np.float32))))
 
     def chain(self) -> Chain:
         """The chain they were made of."""
@@ -98,10 +108,13 @@ class Transitions(nn.Module):
         return Chain(sp.csr_array((counts, indices, indptr), shape=shape), self.share.cpu().numpy())
 
     def blended(self, chain: Chain, logits: np.ndarray, sequences: Sequences) -> np.ndarray:
-        """Log-probabilities float32 [b, V] from the network's logits float32 [b, V]; -inf for special tokens."""
-        weight = float(self.weight)
+        """Log-probabilities float32 [b, V] from the network's logits float32 [b, V] and whole histories; -inf for special tokens."""
+        weight, repeat = float(self.weight), float(self.repeat)
         found = next_probabilities(logits) * (1 - weight)
         found += weight * chain.probabilities(sequences)
+        if repeat != 1:
+            found[item_events(sequences)] *= repeat  # once, however often the item was met
+            found /= found.sum(axis=1, keepdims=True)
         with np.errstate(divide="ignore"):
             out: np.ndarray = np.log(found, out=found)
         return out
