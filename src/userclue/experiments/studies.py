@@ -42,7 +42,9 @@ WITHOUT: dict[str, tuple[Settings, Settings, tuple[str, ...]]] = {
     "dropout 0.5": ((("dropout", 0.5),), (("dropout", 0.5),), ALL_TASKS),
     "no wide part": ((), (("wide", "none"),), ALL_TASKS),
     "one position a history": ((), (("positions", "last"),), ("sequential",)),
-    "tied head": ((), (("head", "tied"),), ("sequential",)),
+    "a head that starts as the item embeddings": ((), (("head", "copied"),), ("sequential",)),
+    "width 64": ((("dim", 64),), (), ALL_TASKS),
+    "LayerNorm before": ((("norm", "pre"),), (), ALL_TASKS),
 }
 LABEL_SHARES = (0.01, 0.05, 0.1, 0.4, 1.0)
 # What of the network is trained by the labels.
