@@ -267,7 +267,7 @@ class FinetuneSettings(TrainSettings):
     wide: Literal["none", "bag", "transitions"] = Field(
         "none",
         description="beside the user's vector: a linear term on the bag of the whole history (profiling, cold-start), or which item "
-        "followed the last one how often (sequential)",
+        "followed the last one how often and whether people come back to items (sequential)",
     )
     readout: Literal["ur", "item"] | None = Field(
         None, description="read the user's vector at UR or at the last item; the model's own if not given"
