@@ -78,6 +78,17 @@ def test_rows_of_the_bag_are_scikit_learns(histories: Sequences) -> None:
     np.testing.assert_allclose(Bag.learned(histories, SIZE).rows(histories).toarray(), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(("power", "shortening"), [(1.0, 0.0), (1.5, 0.75)])
+def test_rows_of_the_bag_keep_a_part_of_their_length(histories: Sequences, power: float, shortening: float) -> None:
+    binary = count_matrix(histories, SIZE).toarray() > 0
+    rare = np.log((1 + len(binary)) / (1 + binary.sum(axis=0))) + 1
+    weights = binary * rare**power
+    expected = weights / np.linalg.norm(weights, axis=1, keepdims=True) ** shortening
+    bag = Bag.learned(histories, SIZE, power, shortening)
+    np.testing.assert_allclose(bag.rows(histories).toarray(), expected, rtol=1e-5)
+    np.testing.assert_allclose(bag.typical_length(histories), np.sqrt((expected**2).sum(axis=1).mean()), rtol=1e-5)
+
+
 def test_the_basis_is_the_right_singular_vectors(histories: Sequences) -> None:
     bag = Bag.learned(histories, SIZE)
     found = bag.basis(histories, 2, seed=0)

@@ -59,6 +59,14 @@ def test_the_classifier_is_scikit_learns_on_the_same_features(classes: int) -> N
     np.testing.assert_allclose(proba, min(losses.values(), key=lambda pair: pair[0])[1], atol=1e-4)
 
 
+def test_a_folder_from_before_rows_kept_a_part_of_their_length_reads_as_it_was() -> None:
+    train = instances(100, 0, lambda taste: taste)
+    part = Classifier(train.inputs, 2, SIZE, 0).fit(train, train.take(np.arange(0)))
+    assert float(part.shortening) == 0.75
+    older = {name: tensor for name, tensor in part.state_dict().items() if name != "shortening"}
+    assert float(WidePart(**older).shortening) == 1
+
+
 def test_a_class_without_training_users_is_never_likely() -> None:
     train = instances(100, 0, lambda taste: taste)
     part = Classifier(train.inputs, 3, SIZE, 0).fit(train, train.take(np.arange(0)))

@@ -72,29 +72,37 @@ def _parts(sequences: Sequences) -> Iterator[Sequences]:
 
 @dataclass(frozen=True, eq=False)
 class Bag:
-    """Histories as bags of items: each row tf-idf, of length 1 (the order is not looked at, nor how often an item was met).
+    """Histories as bags of items: rows of tf-idf (the order is not looked at, nor how often an item was met).
 
-    rarity: float32 [V], ln((1 + users) / (1 + users who met the item)) + 1 over the histories it was learned from (scikit-learn's).
+    rarity: float32 [V], a power of ln((1 + users) / (1 + users who met the item)) + 1 over the histories it was learned from
+    (scikit-learn's, to the power of 1).
+    shortening: of each row's Euclidean length that power is divided out: 1 leaves none of it, 0 all.
     """
 
     rarity: np.ndarray
+    shortening: float = 1.0
 
     @classmethod
-    def learned(cls, sequences: Sequences, vocabulary_size: int) -> "Bag":
+    def learned(cls, sequences: Sequences, vocabulary_size: int, power: float = 1.0, shortening: float = 1.0) -> "Bag":
         """Count who met each item in `sequences`."""
         holders = np.zeros(vocabulary_size)
         for part in _parts(sequences):
             holders += np.bincount(count_matrix(part, vocabulary_size).indices, minlength=vocabulary_size)
-        return cls((np.log((1 + len(sequences)) / (1 + holders)) + 1).astype(np.float32))
+        return cls(((np.log((1 + len(sequences)) / (1 + holders)) + 1) ** power).astype(np.float32), shortening)
 
     def rows(self, sequences: Sequences) -> sp.csr_array:
         """float32 [B, V]; a history of unknown items alone is a row of zeros."""
         counts = count_matrix(sequences, len(self.rarity))
         values = self.rarity[counts.indices]
         rows = sp.csr_array((values, counts.indices, counts.indptr), shape=counts.shape)
-        lengths = np.sqrt(rows.power(2).sum(axis=1, dtype=np.float64))
-        rows.data /= np.repeat(np.where(lengths > 0, lengths, 1), np.diff(rows.indptr)).astype(np.float32)
+        divisors = np.where(np.diff(rows.indptr), _lengths(rows), 1) ** self.shortening
+        rows.data /= np.repeat(divisors, np.diff(rows.indptr)).astype(np.float32)
         return rows
+
+    def typical_length(self, sequences: Sequences) -> float:
+        """The root mean square of the rows' lengths; 1 if there are only rows of zeros."""
+        total = sum(float((_lengths(self.rows(part)) ** 2).sum()) for part in _parts(sequences))
+        return float(np.sqrt(total / max(len(sequences), 1))) or 1.0
 
     def basis(self, sequences: Sequences, rank: int, seed: int) -> np.ndarray:
         """The right singular vectors of the rows, float32 [V, rank at most] (latent semantic analysis, Deerwester et al. 1990)."""
@@ -105,3 +113,8 @@ class Bag:
         if rank > 0:
             out[met] = randomized_svd(rows[:, met], rank, n_iter=_POWER_ITERATIONS, random_state=seed)[2].T
         return out
+
+
+def _lengths(rows: sp.csr_array) -> np.ndarray:
+    lengths: np.ndarray = np.sqrt(rows.power(2).sum(axis=1, dtype=np.float64))
+    return lengths

@@ -33,7 +33,9 @@ UNTUNED_SHARPNESS = 40.0
 REPEATS = (1.0, 0.3, 3.0, 0.1, 10.0, 0.03, 30.0, 0.01, 100.0, 0.001, 1000.0)  # next item: factors, the mildest first
 SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)  # of the wide part in the logits
 UNTUNED_SHARE = 0.5
-# Against each other and the penalties, as they were best on validation users: bag, factors, length.
+# As they were best on validation users: the power of an item's rarity, of a row's length that power is divided out; and against each
+# other and the penalties bag, factors, length.
+RARITY, SHORTENING = 1.5, 0.75
 BAG_SCALE, FACTOR_SCALE, LENGTH_SCALE = 10.0, 15.0, 0.3
 ABSENT = -20.0  # logit of a class that no training user has
 TOLERANCE, ITERATIONS = 1e-3, 500
@@ -49,13 +51,18 @@ class Moments(NamedTuple):
 
 
 class WidePart(nn.Module):
-    """Logits weight · [table' bag, ln(1 + events)] + bias, none of them trained. rarity [V], table [V, R], weight [K, R + 1], bias [K]."""
+    """Logits weight · [table' bag, ln(1 + events)] + bias, none of them trained.
 
-    def __init__(self, rarity: Tensor, table: Tensor, weight: Tensor, bias: Tensor) -> None:
+    rarity [V] and shortening [1] make the bag's rows; table [V, R], weight [K, R + 1], bias [K].
+    """
+
+    def __init__(self, rarity: Tensor, table: Tensor, weight: Tensor, bias: Tensor, shortening: Tensor | None = None) -> None:
         super().__init__()
-        for name, tensor in {"rarity": rarity, "table": table, "weight": weight, "bias": bias}.items():
+        shortening = torch.ones(1) if shortening is None else shortening  # a folder from before there was one
+        for name, tensor in {"rarity": rarity, "table": table, "weight": weight, "bias": bias, "shortening": shortening}.items():
             self.register_buffer(name, tensor)
         self.rarity: Tensor
+        self.shortening: Tensor
         self.table: Tensor
         self.weight: Tensor
         self.bias: Tensor
@@ -63,11 +70,12 @@ class WidePart(nn.Module):
     @classmethod
     def of(cls, bag: Bag, table: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> "WidePart":
         """From arrays, in float32."""
-        return cls(*(torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in (bag.rarity, table, weight, bias)))
+        arrays = (bag.rarity, table, weight, bias, np.array([bag.shortening]))
+        return cls(*(torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in arrays))
 
     def features(self, sequences: Sequences) -> np.ndarray:
         """float32 [B, R + 1]."""
-        return _features(Bag(self.rarity.cpu().numpy()), self.table.cpu().numpy(), sequences)
+        return _features(Bag(self.rarity.cpu().numpy(), float(self.shortening)), self.table.cpu().numpy(), sequences)
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, R + 1] → logits [B, K]."""
@@ -135,8 +143,10 @@ class Classifier:
     """Softmax regression (L2) on the bag, its factors and the length of a history."""
 
     def __init__(self, histories: Sequences, outputs: int, vocabulary_size: int, seed: int) -> None:
-        self.bag, self.outputs = Bag.learned(histories, vocabulary_size), outputs
+        self.bag, self.outputs = Bag.learned(histories, vocabulary_size, RARITY, SHORTENING), outputs
         self.basis = self.bag.basis(histories, RANK, seed)
+        size = self.bag.typical_length(histories)
+        self.bag_scale, self.factor_scale = BAG_SCALE / size, FACTOR_SCALE / size
         lengths = np.log1p(histories.lengths)
         self.mean, self.scale = float(lengths.mean()), LENGTH_SCALE / (float(lengths.std()) or 1.0)
 
@@ -156,7 +166,8 @@ class Classifier:
     def _design(self, sequences: Sequences) -> sp.csr_array:
         rows = self.bag.rows(sequences)
         length = (np.log1p(sequences.lengths) - self.mean) * self.scale
-        parts = [rows * BAG_SCALE, sp.csr_array(np.asarray(rows @ self.basis) * FACTOR_SCALE), sp.csr_array(length[:, None])]
+        factors = sp.csr_array(np.asarray(rows @ self.basis) * self.factor_scale)
+        parts = [rows * self.bag_scale, factors, sp.csr_array(length[:, None])]
         return sp.csr_array(sp.hstack(parts, format="csr", dtype=np.float64))
 
     def _fitted(self, x: sp.csr_array, targets: np.ndarray, penalty: float) -> WidePart:
@@ -167,7 +178,7 @@ class Classifier:
             found = LogisticRegression(C=penalty, tol=TOLERANCE, max_iter=ITERATIONS).fit(x, targets)
             chosen = classes[1:] if len(classes) == 2 else classes  # scikit-learn keeps one row for two classes
             weights[chosen], bias[chosen] = found.coef_, found.intercept_
-        table = BAG_SCALE * weights[:, :size].T + FACTOR_SCALE * (self.basis @ weights[:, size:-1].T)
+        table = self.bag_scale * weights[:, :size].T + self.factor_scale * (self.basis @ weights[:, size:-1].T)
         own = np.concatenate([np.eye(self.outputs), weights[:, -1:] * self.scale], axis=1)
         return WidePart.of(self.bag, table, own, bias - weights[:, -1] * self.mean * self.scale)
 
