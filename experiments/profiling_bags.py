@@ -51,8 +51,11 @@ def binary_bag(task: Profiling, vocabulary_size: int) -> np.ndarray:
     return proba
 
 
-def hits(encoder: UserEncoder, dataset: Dataset, labels: str, settings: FinetuneSettings) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The test users, and which of them each system gets right."""
+Fit = tuple[np.ndarray, dict[str, np.ndarray], float | None]
+
+
+def hits(encoder: UserEncoder, dataset: Dataset, labels: str, settings: FinetuneSettings) -> Fit:
+    """The test users, which of them each system gets right, and the share of the model's wide part."""
     task = build_task("profiling", dataset, encoder, labels, None, settings)
     assert isinstance(task, Profiling)
     model, _ = unfitted_model(encoder, task, settings, dataset)
@@ -60,14 +63,15 @@ def hits(encoder: UserEncoder, dataset: Dataset, labels: str, settings: Finetune
     size = len(encoder.vocabulary)
     outcomes = profiling_outcomes({"model": model}, task.test) | plain_profiling(task, task.test, encoder.config.max_len, size)
     found = {name: outcomes[name].proba for name in ("model", "bag_of_items")} | {"binary_bag": binary_bag(task, size)}
-    return task.test.users, {name: (proba.argmax(axis=1) == task.test.targets).astype(float) for name, proba in found.items()}
+    right = {name: (proba.argmax(axis=1) == task.test.targets).astype(float) for name, proba in found.items()}
+    return task.test.users, right, model.facts.get("wide_share")
 
 
-def pooled(fits: list[tuple[np.ndarray, dict[str, np.ndarray]]]) -> dict[str, Any]:
+def pooled(fits: list[Fit]) -> dict[str, Any]:
     """Accuracies over all seeds, and what the model has more than each bag."""
-    people = np.concatenate([users for users, _ in fits])
-    runs = np.repeat(np.arange(len(fits)), [len(users) for users, _ in fits])
-    right = {name: np.concatenate([one[name] for _, one in fits]) for name in fits[0][1]}
+    people = np.concatenate([users for users, _, _ in fits])
+    runs = np.repeat(np.arange(len(fits)), [len(users) for users, _, _ in fits])
+    right = {name: np.concatenate([one[name] for _, one, _ in fits]) for name in fits[0][1]}
     told: dict[str, Any] = {name: round(float(one.mean()), 4) for name, one in right.items()}
     for name in BAGS:
         told[f"model - {name}"] = mean_interval(right["model"] - right[name], 0, groups=people, runs=runs).as_dict()
@@ -97,7 +101,8 @@ def main() -> None:
                 settings = finetune_settings(options.preset, "profiling", train_fraction=fraction, seed=seed, steps=options.steps)
                 fits.append(hits(encoder, dataset, labels, settings))
                 accuracy = {name: round(float(one.mean()), 4) for name, one in fits[-1][1].items()}
-                rows.append({"label": Path(labels).stem, "fraction": fraction, "seed": seed, **accuracy})
+                fit = {"label": Path(labels).stem, "fraction": fraction, "seed": seed, "wide_share": fits[-1][2]}
+                rows.append({**fit, **accuracy})
                 print(json.dumps(rows[-1]), flush=True)
             tables.append({"label": Path(labels).stem, "fraction": fraction, **pooled(fits)})
             print(json.dumps(tables[-1]), flush=True)
