@@ -99,6 +99,22 @@ def test_rows_asked_for_stay_within_the_memory_budget() -> None:
 Problem = tuple[InnerProducts, np.ndarray, np.ndarray, list[np.ndarray]]
 
 
+@pytest.mark.parametrize("where", ["vectors", "items", "bias"])
+def test_inner_products_that_are_nan_are_refused_wherever_it_comes_from(where: str) -> None:
+    vectors, items, bias = np.ones((300, 2), np.float32), torch.ones(9, 2), torch.zeros(9)
+    {"vectors": torch.from_numpy(vectors)[211], "items": items[7], "bias": bias[7:8]}[where][-1] = torch.nan
+    with pytest.raises(ValueError, match=f"row {211 if where == 'vectors' else 0} hold NaN"):
+        full_ranking(InnerProducts(lambda rows: vectors[rows], items, bias), 300, np.full(300, FIRST_ITEM))
+
+
+def test_an_item_can_be_ruled_out_by_its_bias() -> None:
+    bias = torch.zeros(FIRST_ITEM + 3)
+    bias[FIRST_ITEM] = -torch.inf
+    products = InnerProducts(lambda rows: np.ones((len(rows), 2), np.float32), torch.ones(FIRST_ITEM + 3, 2), bias)
+    found = full_ranking(products, 3, np.arange(FIRST_ITEM, FIRST_ITEM + 3))
+    assert found.ranks_all.tolist() == [NOT_RETRIEVABLE, 2, 2]
+
+
 def inner_products(seed: int, n: int, items: int) -> Problem:
     """Small integers, so that every score is exact and many tie: products, all scores in float64, targets, histories."""
     rng = np.random.default_rng(seed)
@@ -114,7 +130,7 @@ def inner_products(seed: int, n: int, items: int) -> Problem:
     return products, scores, rng.integers(1, width, n), [rng.integers(0, width, rng.integers(0, 6)) for _ in range(n)]
 
 
-@pytest.fixture(params=[(1, 1), (3, 5), (128, 4096)], ids=str)
+@pytest.fixture(params=[(1, 1), (3, 5), (256, 4096)], ids=str)
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of so many instances and items; vectors of seven instances at a time."""
     monkeypatch.setattr(blocks, "_BLOCK", {"cpu": request.param})
@@ -164,7 +180,7 @@ def test_rounding_breaks_no_tie_with_the_target_itself(monkeypatch: pytest.Monke
     exact = vectors.astype(np.float64) @ table.astype(np.float64).T
     expected = np.array([brute_rank(exact[i], int(targets[i]), set(range(FIRST_ITEM))) for i in range(200)])
     products = InnerProducts(lambda rows: vectors[rows], torch.from_numpy(table))
-    for shape in ((7, 11), (64, 1000), (128, 4096)):
+    for shape in ((7, 11), (64, 1000), (256, 4096)):
         monkeypatch.setattr(blocks, "_BLOCK", {"cpu": shape})
         # Two scores closer than float32 tells apart may change places; a lost or doubled target would move every rank.
         assert np.abs(full_ranking(products, 200, targets).ranks_all - expected).max() <= 1
@@ -195,7 +211,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 @pytest.mark.slow
 def test_a_million_items_take_no_more_memory_than_a_block() -> None:
-    """All scores of these 256 instances would be 1 GB, those of one block are 2 MB."""
+    """All scores of these 256 instances would be 1 GB, those of one block are 4 MB."""
     done = subprocess.run([sys.executable, "-c", MILLION], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 48

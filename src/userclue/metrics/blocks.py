@@ -15,8 +15,8 @@ from torch import Tensor
 from userclue.data.store import Sequences
 from userclue.data.vocabulary import FIRST_ITEM
 
-# Instances and items of a block: 2 MB of float32, the fastest of those tried on a CPU; a GPU wants fewer and larger launches.
-_BLOCK = {"cpu": (128, 4096), "cuda": (1024, 65_536)}
+# Instances and items of a block: 4 MB of float32, the fastest of those tried on a CPU; a GPU wants fewer and larger launches.
+_BLOCK = {"cpu": (256, 4096), "cuda": (1024, 65_536)}
 _VECTORS_AT_ONCE = 65_536
 _FIRST_ROWS = 16  # scored before the width of a row is known
 
@@ -41,9 +41,12 @@ class Chunk:
     instances: int64 [b], their numbers. width: V.
     """
 
-    def __init__(self, instances: np.ndarray, width: int, step: int, buffer: Tensor, fill: Callable[[int, Tensor], None]) -> None:
-        """`fill` writes the scores from a column on into the tensor that it gets; `buffer` has room for [b, step]."""
+    def __init__(
+        self, instances: np.ndarray, width: int, step: int, buffer: Tensor, fill: Callable[[int, Tensor], None], *, finite: bool = False
+    ) -> None:
+        """`fill` writes the scores from a column on into the tensor that it gets; `buffer` has room for [b, step]; finite: never NaN."""
         self.instances, self.width, self._step, self._buffer, self._fill = instances, width, step, buffer, fill
+        self._finite = finite
 
     def ranges(self) -> list[tuple[int, int]]:
         """Bounds of the blocks' columns."""
@@ -59,7 +62,7 @@ class Chunk:
         block = self._buffer[: b * (end - begin)].view(b, end - begin)
         self._fill(begin, block)
         # A minimum carries NaN along without making a second array.
-        if block.amin().isnan():
+        if not self._finite and block.amin().isnan():
             row = int(block.isnan().any(dim=1).nonzero()[0])
             raise ValueError(f"scores of row {self.instances[row]} hold NaN, which has no rank; the model diverged or its input is broken")
         return block
@@ -74,9 +77,12 @@ def _of_products(score: InnerProducts, order: np.ndarray) -> Iterator[Chunk]:
     items, bias = score.items, score.bias
     size, step = _BLOCK.get(items.device.type, _BLOCK["cpu"])
     buffer = items.new_empty(size * min(step, len(items)))
+    largest, shift = _largest(items), 0.0 if bias is None else _largest(bias)
     for first in range(0, len(order), _VECTORS_AT_ONCE):
         part = order[first : first + _VECTORS_AT_ONCE]
         vectors = torch.from_numpy(_checked(score.vectors(part), part)).to(items.device)
+        # False for NaN too: then, and where a sum could overflow, each block is looked through.
+        finite = _largest(vectors) * largest * items.shape[1] + shift < torch.finfo(items.dtype).max
         for begin in range(0, len(part), size):
             own = vectors[begin : begin + size]
 
@@ -85,7 +91,7 @@ def _of_products(score: InnerProducts, order: np.ndarray) -> Iterator[Chunk]:
                 if bias is not None:
                     out += bias[column : column + out.shape[1]]
 
-            yield Chunk(part[begin : begin + size], len(items), step, buffer, multiply)
+            yield Chunk(part[begin : begin + size], len(items), step, buffer, multiply, finite=finite)
 
 
 def _of_rows(score: Rows, order: np.ndarray, memory_bytes: int) -> Iterator[Chunk]:
@@ -101,6 +107,11 @@ def _of_rows(score: Rows, order: np.ndarray, memory_bytes: int) -> Iterator[Chun
         yield Chunk(part, scores.shape[1], step, buffer, copy)
         begin += len(part)
         rows = max(1, memory_bytes // (scores.itemsize * scores.shape[1]))
+
+
+def _largest(values: Tensor) -> float:
+    """The greatest absolute value; NaN where there is one, 0 for none."""
+    return float(values.abs().amax()) if values.numel() else 0.0
 
 
 def _checked(rows: np.ndarray, instances: np.ndarray) -> np.ndarray:
