@@ -13,7 +13,7 @@ from userclue.errors import UsageError
 Names = Annotated[
     list[str],
     typer.Argument(
-        help="table1, table2, table3, fig3 … fig7, all (these, the paper's); systems, ablation, labels, modes, history, geometry.",
+        help="table1, table2, table3, fig3 … fig7, all (these, the paper's); systems, ablation, frozen, labels, modes, history, geometry.",
         show_default=False,
     ),
 ]

@@ -46,6 +46,9 @@ WITHOUT: dict[str, tuple[Settings, Settings, tuple[str, ...]]] = {
     "width 64": ((("dim", 64),), (), ALL_TASKS),
     "LayerNorm before": ((("norm", "pre"),), (), ALL_TASKS),
 }
+# What of the ingredients is in the pre-trained vectors as they are.
+IN_VECTORS = ("whole", "no factors at the start", "no sequence-level loss", "no item-level loss", "dropout 0.5")
+PROBE: Settings = (("mode", "probe"), ("wide", "none"))
 LABEL_SHARES = (0.01, 0.05, 0.1, 0.4, 1.0)
 # What of the network is trained by the labels.
 MODES: dict[str, Settings] = {
@@ -143,13 +146,23 @@ def systems(data: Path | None, scale: Scale, seeds: Sequence[int]) -> list[Entry
 def ablation(data: Path | None, scale: Scale, seeds: Sequence[int]) -> list[Entry]:
     """The preset `best` without each of its ingredients in turn."""
     found = []
-    for plan in plans_for((COLD_START_SLOTS[1], PROFILING_SLOTS[0], SEQUENTIAL_SLOTS[0]), data):
+    for plan in plans_for((COLD_START_SLOTS[1], *PROFILING_SLOTS[:2], SEQUENTIAL_SLOTS[0]), data):
         of_task = {name: (pretrain, fit) for name, (pretrain, fit, tasks) in WITHOUT.items() if plan.task in tasks}
         for seed in seeds:
             found += [
                 Entry(_cell(plan, "best", seed, scale, pretrain=pretrain, fit=fit), name) for name, (pretrain, fit) in of_task.items()
             ]
     return found
+
+
+def frozen(data: Path | None, scale: Scale, seeds: Sequence[int]) -> list[Entry]:
+    """The vectors of preset `best` as they are, read by a linear layer and nothing else, without ingredients of their pre-training."""
+    return [
+        Entry(_cell(plan, "best", seed, scale, pretrain=WITHOUT[name][0], fit=PROBE), name)
+        for plan in plans_for((COLD_START_SLOTS[1], *PROFILING_SLOTS), data)
+        for seed in seeds
+        for name in IN_VECTORS
+    ]
 
 
 def labels(data: Path | None, scale: Scale, seeds: Sequence[int]) -> list[Entry]:
@@ -219,6 +232,7 @@ def _unless(view: str) -> tuple[tuple[str, Any], ...]:
 STUDIES: dict[str, Study] = {
     "systems": systems,
     "ablation": ablation,
+    "frozen": frozen,
     "labels": labels,
     "modes": modes,
     "history": history,
@@ -236,6 +250,7 @@ PAPER = tuple(name for name in STUDIES if name.startswith(("table", "fig")))
 TITLES = {
     "systems": "All systems on public data",
     "ablation": "Preset best without each of its ingredients",
+    "frozen": "Frozen vectors of preset best without each of its ingredients",
     "labels": "Share of the labels",
     "modes": "Frozen probe, adapter, fine-tune",
     "history": "Length of the history",
