@@ -30,6 +30,7 @@ COMMON: dict[str, Any] = {
     "peer_users": 2048,
     "device": "cpu",
     "precision": "float32",
+    "item_updates": "auto",
     "tokens": 6400,
     "items": 3416,
 }
@@ -150,9 +151,11 @@ def _drawn(place: Place, measurement: str, label: str, x: float, users: int, ite
 
 
 def growth_items(place: Place) -> Iterator[Case]:
-    """A step against the size of the catalogue."""
+    """A step against the size of the catalogue; by the default, lazy Adam above 30,000 items, and once by dense Adam."""
     for items in (10**3, 3_416, 10**4, 10**5, 646_000, 10**6):
         yield _drawn(place, "growth-items", f"{items:,} items", items, 64 * 50, items, 50, steps=25, warm_up=5)
+    whole = {"item_updates": "dense", "steps": 10, "warm_up": 2}
+    yield _drawn(place, "growth-items", "646,000 items, dense Adam", 646_000, 64 * 50, 646_000, 50, **whole)
 
 
 def growth_length(place: Place) -> Iterator[Case]:

@@ -51,11 +51,11 @@ def binary_bag(task: Profiling, vocabulary_size: int) -> np.ndarray:
     return proba
 
 
-Fit = tuple[np.ndarray, dict[str, np.ndarray], float | None]
+Fit = tuple[np.ndarray, dict[str, np.ndarray], dict[str, Any]]
 
 
 def hits(encoder: UserEncoder, dataset: Dataset, labels: str, settings: FinetuneSettings) -> Fit:
-    """The test users, which of them each system gets right, and the share of the model's wide part."""
+    """The test users, which of them each system gets right, and what the validation part chose of the model."""
     task = build_task("profiling", dataset, encoder, labels, None, settings)
     assert isinstance(task, Profiling)
     model, _ = unfitted_model(encoder, task, settings, dataset)
@@ -64,7 +64,7 @@ def hits(encoder: UserEncoder, dataset: Dataset, labels: str, settings: Finetune
     outcomes = profiling_outcomes({"model": model}, task.test) | plain_profiling(task, task.test, encoder.config.max_len, size)
     found = {name: outcomes[name].proba for name in ("model", "bag_of_items")} | {"binary_bag": binary_bag(task, size)}
     right = {name: (proba.argmax(axis=1) == task.test.targets).astype(float) for name, proba in found.items()}
-    return task.test.users, right, model.facts.get("wide_share")
+    return task.test.users, right, {name: model.facts[name] for name in ("frozen_vectors", "wide_share") if name in model.facts}
 
 
 def pooled(fits: list[Fit]) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def main() -> None:
                 settings = finetune_settings(options.preset, "profiling", train_fraction=fraction, seed=seed, steps=options.steps)
                 fits.append(hits(encoder, dataset, labels, settings))
                 accuracy = {name: round(float(one.mean()), 4) for name, one in fits[-1][1].items()}
-                fit = {"label": Path(labels).stem, "fraction": fraction, "seed": seed, "wide_share": fits[-1][2]}
+                fit = {"label": Path(labels).stem, "fraction": fraction, "seed": seed, **fits[-1][2]}
                 rows.append({**fit, **accuracy})
                 print(json.dumps(rows[-1]), flush=True)
             tables.append({"label": Path(labels).stem, "fraction": fraction, **pooled(fits)})

@@ -17,7 +17,7 @@ def _settings(config: Config) -> Any:
     from userclue.config import PretrainSettings
 
     shape = {name: config[name] for name in ("max_len", "dim", "blocks", "heads", "dropout")}
-    more = {"precision": config["precision"], "device": config["device"]}
+    more = {"precision": config["precision"], "device": config["device"], "item_updates": config["item_updates"]}
     return PretrainSettings.of({**shape, **more, "batch_size": config["batch"], "steps": config["warm_up"], "hold_out": 0})
 
 

@@ -9,7 +9,8 @@ PRETRAIN_PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "best": {
         "objective": "hybrid",
-        "objectives": {"clue": 0.2, "next": 1.0},
+        "objectives": {"infonce": 0.3, "next": 1.0},
+        "view": "window",
         "item_start": "factors",
         "dim": 128,
         "norm": "post",

@@ -92,6 +92,8 @@ VIEWS: dict[str, Callable[..., Batch]] = {
     "window": dropout,
 }
 
+UNCHANGED = frozenset(name for name, view in VIEWS.items() if view is dropout)  # those that leave tokens as they are
+
 
 def view_named(name: str, share: float | None = None) -> View:
     """The view `name`, or several joined by `+` and applied in turn; `share` in 0…1, each view's own if None.

@@ -1,5 +1,7 @@
 """A hybrid is the weighted sum of its parts, whether they share a pass of the encoder or not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -54,6 +56,15 @@ def test_loss_and_gradients_are_the_weighted_sum(batch, objectives, sharing):
         assert metrics[f"{name}_loss"] == pytest.approx(float(loss.detach()), rel=1e-9)
     assert ("std_sqrt_d" in metrics) == ("clue" in parts)
     assert ("accuracy" in metrics) == bool({"next", "masked"} & parts.keys())
+
+
+def test_two_windows_are_encoded_in_one_pass_and_the_first_is_read(batch):
+    made = hybrid("infonce:1,next:0.5", view="window")
+    assert made.sharing == {"infonce", "next"}
+    windows = replace(batch(), other=batch(seed=4))
+    parts = dict(made.heads.items())
+    expected = parts["infonce"](windows, generator()).loss + 0.5 * parts["next"](batch(), generator()).loss
+    torch.testing.assert_close(made(windows, generator()).loss, expected, rtol=1e-9, atol=0)
 
 
 def test_dropout_tells_the_two_shared_copies_apart(batch):

@@ -3,22 +3,27 @@
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import log_loss
 
 from userclue.data.prepare import prepare
 from userclue.data.splits import Instances
 from userclue.data.store import Dataset, Sequences
 from userclue.data.vocabulary import FIRST_ITEM
+from userclue.encoder import UserEncoder
 from userclue.errors import UsageError
 from userclue.jobs.finetune import evaluate, finetune
 from userclue.jobs.pretrain import pretrain
 from userclue.tasks.base import FittedModel
 from userclue.tasks.fitting import one_standard_error
+from userclue.tasks.frozen import Frozen
 from userclue.tasks.registry import load_fitted
 from userclue.tasks.wide import REPEATS, SHARES, Classifier, Recommender, Transitions, WidePart
 
@@ -51,7 +56,7 @@ def test_the_classifier_is_scikit_learns_on_the_same_features(classes: int) -> N
     kind = Classifier(train.inputs, classes, SIZE, 0)
     part = kind.fit(train, valid)
     proba = part(torch.from_numpy(part.features(valid.inputs))).softmax(dim=1).numpy()
-    x, valid_x = kind._design(train.inputs), kind._design(valid.inputs)
+    x, valid_x = (kind._design(one.inputs, np.empty((len(one), 0))) for one in (train, valid))
     losses = {}
     for penalty in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3):
         expected = LogisticRegression(C=penalty, tol=1e-3, max_iter=500).fit(x, train.targets).predict_proba(valid_x)
@@ -95,7 +100,7 @@ def test_the_recommender_chooses_on_the_validation_part() -> None:
 def test_a_profile_model_has_it_keeps_it_and_scores_the_same_again(
     fit_profile: Fit, rings: Dataset, labels: pa.Table, tmp_path: Path
 ) -> None:
-    model = fit_profile(wide="bag", epochs=1)
+    model = fit_profile(wide="bag", epochs=1, mode="scratch")
     assert model.facts["wide_share"] in SHARES
     assert any("wide_share 1" in one for one in model.facts["warnings"]) == (model.facts["wide_share"] == 1)
     assert model.wide is not None
@@ -104,10 +109,55 @@ def test_a_profile_model_has_it_keeps_it_and_scores_the_same_again(
     sequences = rings.sequences()
     np.testing.assert_array_equal(again.scores(sequences), model.scores(sequences))
     assert isinstance(model.wide, WidePart)
-    network = (1 - model.facts["wide_share"]) * fit_profile(epochs=1).scores(sequences)
+    network = (1 - model.facts["wide_share"]) * fit_profile(epochs=1, mode="scratch").scores(sequences)
     wide = model.wide(torch.from_numpy(model.wide.features(sequences))).numpy()  # scaled by its share already
     np.testing.assert_allclose(model.scores(sequences), network + wide, atol=1e-5)
     assert evaluate(again, rings, labels=labels, baselines=False)["metrics"] == model.facts["metrics"]
+
+
+def test_few_labels_leave_the_encoder_as_it_is_and_regress_on_bag_and_vectors(
+    fit_profile: Fit, encoder: UserEncoder, rings: Dataset, tmp_path: Path
+) -> None:
+    model = fit_profile(wide="bag", epochs=1)
+    assert model.facts["frozen_vectors"] is True
+    assert "wide_share" not in model.facts
+    assert model.facts["trained_parameters"] == sum(parameter.numel() for parameter in model.head.parameters())
+    sequences = rings.sequences()
+    vectors = encoder.vectors(sequences)
+    np.testing.assert_array_equal(model.encoder.vectors(sequences), vectors)
+    assert isinstance(model.wide, WidePart)
+    together = model.wide(torch.from_numpy(model.wide.features(sequences))).numpy() + vectors @ model.head.weight.detach().numpy().T
+    np.testing.assert_allclose(model.scores(sequences), together, atol=1e-5)
+    model.save_pretrained(tmp_path / "fitted")
+    np.testing.assert_array_equal(load_fitted(tmp_path / "fitted").scores(sequences), model.scores(sequences))
+
+
+def test_fine_tuning_is_kept_where_the_validation_part_has_reason_to(fit_profile: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Frozen.__init__
+
+    def worse(self: Frozen, *arguments: Any) -> None:
+        made(self, *arguments)
+        self.losses += 5
+
+    monkeypatch.setattr(Frozen, "__init__", worse)
+    model = fit_profile(wide="bag", epochs=1)
+    assert model.facts["frozen_vectors"] is False
+    assert model.facts["wide_share"] in SHARES
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_vectors_stand_beside_the_bag_in_one_regression(classes: int) -> None:
+    train, valid = instances(200, 0, lambda taste: taste * (classes - 1)), instances(60, 1, lambda taste: taste * (classes - 1))
+    generator = np.random.default_rng(5)
+    vectors, others = (generator.normal(3, [1, 2, 5, 0], (len(one), 4)) + one.targets[:, None] for one in (train, valid))
+    kind = Classifier(train.inputs, classes, SIZE, 0)
+    part, weights = kind.fit_with(train, valid, vectors, others)
+    found = (part(torch.from_numpy(part.features(valid.inputs))).double().numpy() + others @ weights.T)[:, np.unique(train.targets)]
+    mean, spread = vectors.mean(axis=0), vectors.std(axis=0)
+    x, y = (kind._design(one.inputs, (values - mean) / spread * 3) for one, values in ((train, vectors), (valid, others)))
+    fits = [LogisticRegression(C=penalty, tol=1e-3, max_iter=500).fit(x, train.targets) for penalty in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)]
+    losses = [log_loss(valid.targets, one.predict_proba(y)) for one in fits]
+    np.testing.assert_allclose(softmax(found, axis=1), fits[int(np.argmin(losses))].predict_proba(y), atol=1e-4)
 
 
 def test_without_it_nothing_is_saved_of_it(fit_profile: Fit, tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ def _fill(report: Report, facts: dict[str, Any]) -> None:
         "untrained_items",
         "untrained_test_targets",
         "trained_parameters",
+        "frozen_vectors",
         "wide_share",
         "repeat_factor",
         "total_parameters",
@@ -123,6 +124,10 @@ def _fill(report: Report, facts: dict[str, Any]) -> None:
     show_comparison(report, facts)
     if "trained_parameters" in facts:
         report.show(f"{facts['trained_parameters']:,} of {facts['total_parameters']:,} parameters were trained ({facts['mode']}).")
+    if facts.get("frozen_vectors"):
+        report.show(
+            "A regression on the bag of items and the pre-trained vectors as they are: the validation part saw no gain in fine-tuning."
+        )
     if "wide_share" in facts:
         report.show(f"Share of the wide part in the logits, chosen on the validation part: {facts['wide_share']:g}.")
     if facts.get("repeat_factor", 1) != 1:

@@ -36,8 +36,10 @@ Settings = tuple[tuple[str, Any], ...]
 WITHOUT: dict[str, tuple[Settings, Settings, tuple[str, ...]]] = {
     "whole": ((), (), ALL_TASKS),
     "no factors at the start": ((("item_start", "random"),), (), ALL_TASKS),
-    "no sequence-level loss": ((("objectives", "next:1"),), (), ALL_TASKS),
-    "no item-level loss": ((("objective", "clue"), ("objectives", None), ("causal", True)), (), ALL_TASKS),
+    "no sequence-level loss": ((("objective", "next"), ("objectives", None), ("view", "dropout")), (), ALL_TASKS),
+    "no item-level loss": ((("objective", "infonce"), ("objectives", None), ("causal", True)), (), ALL_TASKS),
+    "CLUE's loss in place of InfoNCE": ((("objectives", "clue:0.2,next:1"),), (), ALL_TASKS),
+    "two dropout copies in place of two windows": ((("view", "dropout"),), (), ALL_TASKS),
     "no pre-training": ((), (("mode", "scratch"),), ALL_TASKS),
     "dropout 0.5": ((("dropout", 0.5),), (("dropout", 0.5),), ALL_TASKS),
     "no wide part": ((), (("wide", "none"),), ALL_TASKS),
@@ -47,7 +49,15 @@ WITHOUT: dict[str, tuple[Settings, Settings, tuple[str, ...]]] = {
     "LayerNorm before": ((("norm", "pre"),), (), ALL_TASKS),
 }
 # What of the ingredients is in the pre-trained vectors as they are.
-IN_VECTORS = ("whole", "no factors at the start", "no sequence-level loss", "no item-level loss", "dropout 0.5")
+IN_VECTORS = (
+    "whole",
+    "no factors at the start",
+    "no sequence-level loss",
+    "no item-level loss",
+    "CLUE's loss in place of InfoNCE",
+    "two dropout copies in place of two windows",
+    "dropout 0.5",
+)
 PROBE: Settings = (("mode", "probe"), ("wide", "none"))
 LABEL_SHARES = (0.01, 0.05, 0.1, 0.4, 1.0)
 # What of the network is trained by the labels.

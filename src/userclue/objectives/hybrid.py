@@ -10,13 +10,15 @@ from userclue.data.batches import Batch, concatenate
 from userclue.encoder import UserEncoder
 from userclue.objectives.base import Objective
 from userclue.train.step import Step
+from userclue.views import UNCHANGED
 
 
 class Hybrid(Objective):
     """Σ weight · loss over the objectives that the setting `objectives` names.
 
-    One pass of the encoder serves all of them that read the batch as it stands: two dropout copies of it, whose vectors are the
-    pair of CLUE and its kin, and the first copy's states what `next` reads. The others (other views, masked items) make their own.
+    One pass of the encoder serves all of them that read the batch as it stands: two dropout copies of it or two windows of each
+    history, whose vectors are the pair of CLUE and its kin, and the first one's states what `next` reads. The others (views that
+    change tokens, masked items) make their own.
     """
 
     def __init__(
@@ -35,7 +37,7 @@ class Hybrid(Objective):
             part.__dict__["encoder"] = encoder
         self.smallest_batch = max(part.smallest_batch for part in self._parts().values())
         pairs, readers = ([name for name, part in self._parts().items() if getattr(part, way) is not None] for way in ("pair", "read"))
-        worth_it = settings.view == "dropout" and pairs and len(pairs) + len(readers) > 1
+        worth_it = UNCHANGED.issuperset(settings.view.split("+")) and pairs and len(pairs) + len(readers) > 1
         self.sharing = {*pairs, *readers} if worth_it else set()
 
     @property
@@ -70,7 +72,7 @@ class Hybrid(Objective):
         return Step(total, metrics)
 
     def _shared(self, batch: Batch, generator: torch.Generator) -> dict[str, Step]:
-        both = concatenate(batch, batch)
+        both = concatenate(batch, batch if batch.other is None else batch.other)
         states = self.encoder.states(both, generator)
         encodings = states.index_select(0, both.offsets[1:] - 1)
         steps = {}

@@ -18,6 +18,7 @@ from userclue.metrics.blocks import InnerProducts, Rows
 from userclue.metrics.ranking import NOT_RETRIEVABLE, full_ranking, ranking_metrics
 from userclue.tasks.base import FittedModel, Task, Training
 from userclue.tasks.cold_start import ColdStart, ColdStartModel
+from userclue.tasks.frozen import Frozen
 from userclue.tasks.profiling import Profiling, ProfilingModel
 from userclue.tasks.registry import MODELS
 from userclue.tasks.sequential import Sequential
@@ -26,6 +27,7 @@ from userclue.train.journal import Journal, Watch
 from userclue.train.loop import Training as Run
 from userclue.train.loop import device_of
 
+Bagged = Classifier | Recommender
 INIT, BATCHES = 3, 4  # streams of the seed
 _JUDGED, _JUDGED_CELLS = 4_000, 1 << 26  # validation instances that the weight of the transitions is chosen on, at most
 
@@ -50,6 +52,10 @@ def fit_model(model: FittedModel, task: Task, settings: FinetuneSettings, watch:
     Raises UsageError when the loss is no longer a number.
     """
     _refuse_other_wide_part(task, settings)
+    bag = _bag(model, task, settings.seed) if settings.wide == "bag" and isinstance(task, Profiling | ColdStart) else None
+    frozen = None
+    if isinstance(bag, Classifier) and isinstance(task, Profiling) and settings.mode != "scratch" and model.encoder.facts.get("pretrain"):
+        frozen = Frozen(model, task, bag)
     journal = Journal((watch.row,))
     stopping = _EarlyStopping(model, task, settings, journal)
     positions = settings.positions if task.name == "sequential" else "last"
@@ -76,8 +82,8 @@ def fit_model(model: FittedModel, task: Task, settings: FinetuneSettings, watch:
     progress = run.run()
     stopping.restore()
     model.to(device_of("cpu"))
-    if settings.wide == "bag" and isinstance(task, Profiling | ColdStart):
-        add_wide_part(model, task, settings.seed)
+    if bag is not None and isinstance(task, Profiling | ColdStart):
+        add_wide_part(model, task, bag, frozen)
     if settings.wide == "transitions" and isinstance(task, Sequential):
         add_transitions(model, task)
     model.requires_grad_(True)
@@ -86,16 +92,15 @@ def fit_model(model: FittedModel, task: Task, settings: FinetuneSettings, watch:
     model.facts["best_epoch"] = stopping.best_epoch
 
 
-def add_wide_part(model: FittedModel, task: Profiling | ColdStart, seed: int) -> None:
+def add_wide_part(model: FittedModel, task: Profiling | ColdStart, bag: Bagged, frozen: Frozen | None = None) -> None:
     """Fit a wide part and weigh it against the network: the greatest share, of SHARES, that the validation part gives no reason to lower.
 
     Judged by log-loss for profiling and reciprocal rank for cold start. The network has to better the wide part by more than the
     standard error of the difference (the one-standard-error rule, Breiman et al. 1984, section 3.4.3): a few hundred validation users
-    would otherwise choose by chance.
+    would otherwise choose by chance. Both together have to better `frozen` in the same sense, or that is what the model becomes.
     """
-    kind = Classifier if isinstance(task, Profiling) else Recommender
-    wide = kind(task.histories, task.outputs, len(model.vocabulary), seed).fit(task.train, task.valid)
-    model.wide, share = wide, UNTUNED_SHARE
+    wide = bag.fit(task.train, task.valid)
+    model.wide, share, losses = wide, UNTUNED_SHARE, np.zeros(0)
     tensors = [getattr(module, name).detach() for module in (wide, model.head) for name in ("weight", "bias")]
     if len(task.valid):
         inputs = task.valid.inputs
@@ -105,10 +110,21 @@ def add_wide_part(model: FittedModel, task: Profiling | ColdStart, seed: int) ->
             both = np.concatenate([one * features, (1 - one) * vectors], axis=1)
             products = InnerProducts(both.__getitem__, torch.cat(tensors[::2], dim=1), one * tensors[1] + (1 - one) * tensors[3])
             faults.append(_log_losses(products, task.valid) if isinstance(task, Profiling) else -_reciprocal(products, task.valid, False))
-        share = SHARES[one_standard_error(np.stack(faults))]
+        chosen = one_standard_error(np.stack(faults))
+        share, losses = SHARES[chosen], faults[chosen]
     for tensor, weight in zip(tensors, (share, share, 1 - share, 1 - share), strict=True):
         tensor.mul_(weight)
     model.facts["wide_share"] = share
+    if frozen is not None:
+        model.facts["frozen_vectors"] = not len(losses) or one_standard_error(np.stack([frozen.losses, losses])) == 0
+        if model.facts["frozen_vectors"]:
+            frozen.install(model)
+            del model.facts["wide_share"]
+
+
+def _bag(model: FittedModel, task: Profiling | ColdStart, seed: int) -> Bagged:
+    kind = Classifier if isinstance(task, Profiling) else Recommender
+    return kind(task.histories, task.outputs, len(model.vocabulary), seed)
 
 
 def add_transitions(model: FittedModel, task: Sequential) -> None:

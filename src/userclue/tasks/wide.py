@@ -34,9 +34,9 @@ REPEATS = (1.0, 0.3, 3.0, 0.1, 10.0, 0.03, 30.0, 0.01, 100.0, 0.001, 1000.0)  # 
 SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)  # of the wide part in the logits
 UNTUNED_SHARE = 0.5
 # As they were best on validation users: the power of an item's rarity, of a row's length that power is divided out; and against each
-# other and the penalties bag, factors, length.
+# other and the penalties bag, factors, length, and what the vectors' spread in all directions together is brought to.
 RARITY, SHORTENING = 1.5, 0.75
-BAG_SCALE, FACTOR_SCALE, LENGTH_SCALE = 10.0, 15.0, 0.3
+BAG_SCALE, FACTOR_SCALE, LENGTH_SCALE, VECTOR_SCALE = 10.0, 15.0, 0.3, 6.0
 ABSENT = -20.0  # logit of a class that no training user has
 TOLERANCE, ITERATIONS = 1e-3, 500
 
@@ -140,7 +140,7 @@ def _features(bag: Bag, table: np.ndarray, sequences: Sequences) -> np.ndarray:
 
 
 class Classifier:
-    """Softmax regression (L2) on the bag, its factors and the length of a history."""
+    """Softmax regression (L2) on the bag, its factors, the length of a history, and vectors of the users where there are any."""
 
     def __init__(self, histories: Sequences, outputs: int, vocabulary_size: int, seed: int) -> None:
         self.bag, self.outputs = Bag.learned(histories, vocabulary_size, RARITY, SHORTENING), outputs
@@ -152,35 +152,44 @@ class Classifier:
 
     def fit(self, train: Instances, valid: Instances) -> WidePart:
         """Along the penalties from strong to weak, until the log-loss on `valid` rises."""
-        x, lowest, best = self._design(train.inputs), np.inf, None
+        return self.fit_with(train, valid, np.empty((len(train), 0)), np.empty((len(valid), 0)))[0]
+
+    def fit_with(self, train: Instances, valid: Instances, vectors: np.ndarray, valid_vectors: np.ndarray) -> tuple[WidePart, np.ndarray]:
+        """The same with vectors float [n, D] beside the bag; and their weights float64 [K, D], by which logits are part + weights · v."""
+        mean, scale = vectors.mean(axis=0), vectors.std(axis=0)
+        scale = VECTOR_SCALE / np.sqrt(max(vectors.shape[1], 1)) / np.where(scale > 0, scale, 1.0)
+        x, lowest, best = self._design(train.inputs, (vectors - mean) * scale), np.inf, None
         for penalty in PENALTIES if len(valid) else (UNTUNED_PENALTY,):
-            part = self._fitted(x, train.targets, penalty)
-            logits = part(torch.from_numpy(part.features(valid.inputs))).double()
+            part, weights = self._fitted(x, train.targets, penalty)
+            weights *= scale
+            part.bias -= torch.from_numpy(weights @ mean).float()
+            logits = part(torch.from_numpy(part.features(valid.inputs))).double() + torch.from_numpy(valid_vectors @ weights.T)
             loss = float(nn.functional.cross_entropy(logits, torch.from_numpy(valid.targets))) if len(valid) else 0.0
             if best is not None and loss >= lowest:
                 break
-            lowest, best = loss, part
+            lowest, best = loss, (part, weights)
         assert best is not None
         return best
 
-    def _design(self, sequences: Sequences) -> sp.csr_array:
+    def _design(self, sequences: Sequences, vectors: np.ndarray) -> sp.csr_array:
         rows = self.bag.rows(sequences)
         length = (np.log1p(sequences.lengths) - self.mean) * self.scale
         factors = sp.csr_array(np.asarray(rows @ self.basis) * self.factor_scale)
-        parts = [rows * self.bag_scale, factors, sp.csr_array(length[:, None])]
+        parts = [rows * self.bag_scale, factors, sp.csr_array(length[:, None]), sp.csr_array(vectors)]
         return sp.csr_array(sp.hstack(parts, format="csr", dtype=np.float64))
 
-    def _fitted(self, x: sp.csr_array, targets: np.ndarray, penalty: float) -> WidePart:
-        classes, size = np.unique(targets), len(self.bag.rarity)
+    def _fitted(self, x: sp.csr_array, targets: np.ndarray, penalty: float) -> tuple[WidePart, np.ndarray]:
+        classes = np.unique(targets)
         weights, bias = np.zeros((self.outputs, x.shape[1])), np.full(self.outputs, ABSENT)
         bias[classes] = 0.0
         if len(classes) > 1:
             found = LogisticRegression(C=penalty, tol=TOLERANCE, max_iter=ITERATIONS).fit(x, targets)
             chosen = classes[1:] if len(classes) == 2 else classes  # scikit-learn keeps one row for two classes
             weights[chosen], bias[chosen] = found.coef_, found.intercept_
-        table = self.bag_scale * weights[:, :size].T + self.factor_scale * (self.basis @ weights[:, size:-1].T)
-        own = np.concatenate([np.eye(self.outputs), weights[:, -1:] * self.scale], axis=1)
-        return WidePart.of(self.bag, table, own, bias - weights[:, -1] * self.mean * self.scale)
+        of_bag, of_factors, of_length, of_vectors = np.split(weights, np.cumsum([*self.basis.shape, 1]), axis=1)
+        table = self.bag_scale * of_bag.T + self.factor_scale * (self.basis @ of_factors.T)
+        own = np.concatenate([np.eye(self.outputs), of_length * self.scale], axis=1)
+        return WidePart.of(self.bag, table, own, bias - of_length[:, 0] * self.mean * self.scale), of_vectors
 
 
 class Recommender:
