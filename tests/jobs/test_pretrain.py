@@ -21,6 +21,14 @@ from userclue.train.journal import Row, Watch
 Settings = dict[str, Any]
 
 
+def test_another_objective_than_the_presets_takes_its_parts_away() -> None:
+    assert pretrain_settings("best").parts() == {"infonce": 0.3, "next": 1.0}
+    assert pretrain_settings("best", objective="infonce").objectives is None
+    assert pretrain_settings("best", objectives="clue:1,next:1").parts() == {"clue": 1.0, "next": 1.0}
+    with pytest.raises(UsageError, match="objectives belongs to objective=hybrid"):
+        pretrain_settings("best", objective="infonce", objectives="clue:1")
+
+
 def weights(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
 

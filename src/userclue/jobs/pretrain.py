@@ -78,8 +78,11 @@ def pretrain(
 
 
 def pretrain_settings(preset: str = "paper", **overrides: Any) -> PretrainSettings:
-    """Preset, then overrides, then the default budget; every part checked."""
-    settings = PretrainSettings.of({**preset_values(PRETRAIN_PRESETS, preset), **overrides})
+    """Preset, then overrides, then the default budget; every part checked. Another objective than the preset's takes its parts away."""
+    chosen = preset_values(PRETRAIN_PRESETS, preset)
+    if overrides.get("objective", "hybrid") != "hybrid":
+        chosen.pop("objectives", None)
+    settings = PretrainSettings.of({**chosen, **overrides})
     for name in (settings.objective, *settings.parts()):
         if name not in OBJECTIVES:
             raise UsageError(f"unknown objective {name}; known: {', '.join(OBJECTIVES)}")
