@@ -34,7 +34,7 @@ REPEATS = (1.0, 0.3, 3.0, 0.1, 10.0, 0.03, 30.0, 0.01, 100.0, 0.001, 1000.0)  # 
 SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)  # of the wide part in the logits
 UNTUNED_SHARE = 0.5
 # As they were best on validation users: the power of an item's rarity, of a row's length that power is divided out; and against each
-# other and the penalties bag, factors, length, and what the vectors' spread in all directions together is brought to.
+# other and the penalties bag, factors, length, and (between two that were tried) what the vectors' whole spread is brought to.
 RARITY, SHORTENING = 1.5, 0.75
 BAG_SCALE, FACTOR_SCALE, LENGTH_SCALE, VECTOR_SCALE = 10.0, 15.0, 0.3, 6.0
 ABSENT = -20.0  # logit of a class that no training user has
