@@ -7,11 +7,12 @@ import pyarrow as pa
 import pytest
 import torch
 
+from userclue import encoder as encoder_module
 from userclue.artifact import Artifact
 from userclue.config import EncoderConfig
 from userclue.data.store import Sequences
 from userclue.data.vocabulary import FIRST_ITEM, Vocabulary
-from userclue.encoder import ENCODE_BATCH, UserEncoder
+from userclue.encoder import UserEncoder
 from userclue.errors import UsageError
 from userclue.files import sha256
 
@@ -81,8 +82,10 @@ def test_existing_is_refused_or_replaced(tmp_path):
     assert os.listdir(tmp_path) == ["model"]
 
 
-def test_a_vector_does_not_depend_on_its_batch_nor_on_its_place():
-    encoder, many = new(), histories(2 * ENCODE_BATCH + 7)
+def test_a_vector_does_not_depend_on_its_batch_nor_on_its_place(monkeypatch):
+    monkeypatch.setattr(encoder_module, "_ENCODE_TOKENS", {"cpu": 500})
+    encoder, many = new(), histories(250)
+    assert len(list(encoder.batches(Sequences.from_lists([[FIRST_ITEM] * 9] * 250)))) == 5
     vectors = encoder.encode(many)
     assert vectors.shape == (len(many), 8)
     assert vectors.dtype == np.float32

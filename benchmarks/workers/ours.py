@@ -109,6 +109,8 @@ def _run(config: Config, settings: Any, module: Any, stream: Any) -> Repetition:
 
     pin(config["threads"])
     run = Training(module, stream, settings, journal=Journal())
+    if config["torch_adam"]:
+        run.optimizer = torch.optim.Adam(module.parameters(), lr=settings.lr)  # as one writes it, neither fused nor by row
     run.run()
     # A repetition carries on with the same optimiser, at the head of an epoch: only the budget moves.
     steps = config["steps"] or stream.steps_per_epoch

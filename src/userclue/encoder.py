@@ -1,7 +1,7 @@
 """UserEncoder: embedding, backbone, and the read-out at the UR token."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,7 +27,8 @@ from userclue.nn.layout import Layout
 from userclue.train.journal import Row
 
 SHAPE = ("backbone", "dim", "blocks", "heads", "norm", "max_len", "dilation", "filter_heights")
-ENCODE_BATCH = 128
+# Tokens of a batch. CPU: fewer, and the work between the kernels shows; more, and PyTorch alone leaves the cache. A GPU wants more.
+_ENCODE_TOKENS = {"cpu": 1 << 14, "cuda": 1 << 17}
 
 
 class UserEncoder(nn.Module):
@@ -125,11 +126,16 @@ class UserEncoder(nn.Module):
         """Where the weights are."""
         return next(self.parameters()).device
 
+    def batches(self, sequences: Sequences, most: int | None = None) -> Iterator[Batch]:
+        """Every sequence once, to encode without training, as many at a time as suit the device and at most so many."""
+        tokens = _ENCODE_TOKENS.get(self.device.type, _ENCODE_TOKENS["cpu"])
+        return sorted_batches(sequences, tokens, self.config.max_len, most)
+
     @torch.inference_mode()
     def vectors(self, sequences: Sequences) -> np.ndarray:
         """float32 [B, D] for sequences numbered by this encoder's vocabulary, in their order."""
         out = np.empty((len(sequences), self.config.dim), dtype=np.float32)
-        for batch in sorted_batches(sequences, ENCODE_BATCH, self.config.max_len):
+        for batch in self.batches(sequences):
             out[batch.users.numpy()] = self(batch.to(self.device)).float().cpu().numpy()
         return out
 

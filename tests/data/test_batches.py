@@ -194,15 +194,22 @@ def test_source_is_drawn_anew_each_epoch_from_the_epochs_generator():
 
 
 @settings(max_examples=50, deadline=None)
-@given(histories=st.lists(st.lists(st.integers(FIRST_ITEM, 99), max_size=9), max_size=20), batch_size=st.integers(1, 7))
-def test_sorted_batches_cover_all_shortest_first(histories, batch_size):
-    batches = list(sorted_batches(Sequences.from_lists(histories), batch_size, 6))
+@given(
+    histories=st.lists(st.lists(st.integers(FIRST_ITEM, 99), max_size=9), max_size=20),
+    tokens=st.integers(1, 20),
+    most=st.none() | st.integers(1, 4),
+)
+def test_sorted_batches_cover_all_shortest_first(histories, tokens, most):
+    batches = list(sorted_batches(Sequences.from_lists(histories), tokens, 6, most))
     for batch in batches:
         check(batch, histories, 6)
     assert sorted(user for users in users_of(batches) for user in users) == list(range(len(histories)))
     longest = [batch.longest for batch in batches]
     assert longest == sorted(longest)
-    assert all(len(batch) == batch_size for batch in batches[:-1])
+    assert all(len(batch) == 1 or (len(batch) <= (most or 20) and len(batch.tokens) <= tokens) for batch in batches)
+    # None could have taken the first sequence of the next one as well.
+    for batch, after in pairwise(batches):
+        assert len(batch) == most or len(batch.tokens) + int(after.offsets[1]) > tokens
 
 
 SHARE = 0.3

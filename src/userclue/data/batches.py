@@ -160,8 +160,18 @@ class BatchStream:
         return [batches[i] for i in generator.permutation(len(batches))]
 
 
-def sorted_batches(sequences: Sequences, batch_size: int, max_len: int) -> Iterator[Batch]:
-    """Every sequence once, shortest first, for encoding without training; `Batch.users` tells where each belongs."""
-    order = np.argsort(np.minimum(sequences.lengths, max_len), kind="stable")
-    for start in range(0, len(order), batch_size):
-        yield pack(sequences, order[start : start + batch_size], max_len)
+def sorted_batches(sequences: Sequences, tokens: int, max_len: int, most: int | None = None) -> Iterator[Batch]:
+    """Every sequence once, shortest first, for encoding without training; `Batch.users` tells where each belongs.
+
+    A batch has as many sequences as hold `tokens` tokens together, their URs counted, but at least one and at most `most`.
+    """
+    lengths = np.minimum(sequences.lengths, max_len)
+    order = np.argsort(lengths, kind="stable")
+    ends = np.cumsum(lengths[order] + 1)
+    start = 0
+    while start < len(order):
+        room = ends[start] - lengths[order[start]] - 1 + tokens
+        stop = max(start + 1, int(np.searchsorted(ends, room, side="right")))
+        stop = stop if most is None else min(stop, start + most)
+        yield pack(sequences, order[start:stop], max_len)
+        start = stop

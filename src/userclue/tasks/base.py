@@ -13,12 +13,12 @@ from torch.nn.functional import cross_entropy
 from userclue.artifact import Artifact, write_artifact
 from userclue.card import model_card
 from userclue.config import FinetuneSettings
-from userclue.data.batches import Batch, Source, places_before_items, sorted_batches
+from userclue.data.batches import Batch, Source, places_before_items
 from userclue.data.inputs import Histories, open_histories
 from userclue.data.splits import Instances
 from userclue.data.store import Sequences
 from userclue.data.vocabulary import FIRST_ITEM, UNK, UR, Vocabulary
-from userclue.encoder import ENCODE_BATCH, UserEncoder, load_tensors
+from userclue.encoder import UserEncoder, load_tensors
 from userclue.encoding import ENCODE_CHUNK
 from userclue.errors import ArtifactError, UsageError
 from userclue.item_losses import binary_cross_entropy, other_rows, softmax_cross_entropy
@@ -109,8 +109,7 @@ class FittedModel(nn.Module):
     def logits(self, sequences: Sequences) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(positions int64 [b], logits float32 [b, K]) batch by batch, at most 64 MB of them, so that [all users, K] need never exist."""
         device = next(self.parameters()).device
-        size = max(1, min(ENCODE_BATCH, (1 << 24) // self.facts["outputs"]))
-        for batch in sorted_batches(sequences, size, self.encoder.config.max_len):
+        for batch in self.encoder.batches(sequences, most=max(1, (1 << 24) // self.facts["outputs"])):
             logits = self(batch.to(device)).float()
             if isinstance(self.wide, WidePart):
                 logits += self.wide(torch.from_numpy(self.wide.features(sequences.take(batch.users.numpy()))).to(device))
