@@ -1,6 +1,7 @@
 """The wide part against scikit-learn and the closed form; what it adds to a fitted model, and that it is saved with it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from userclue.encoder import UserEncoder
 from userclue.errors import UsageError
 from userclue.jobs.finetune import evaluate, finetune
 from userclue.jobs.pretrain import pretrain
+from userclue.tasks import wide
 from userclue.tasks.base import FittedModel
 from userclue.tasks.fitting import one_standard_error
 from userclue.tasks.frozen import Frozen
@@ -78,15 +80,24 @@ def test_a_class_without_training_users_is_never_likely() -> None:
     assert part(torch.from_numpy(part.features(train.inputs))).softmax(dim=1)[:, 2].max() < 1e-6
 
 
-def test_the_recommender_is_ridge_regression() -> None:
+@pytest.mark.parametrize("rank", [1, 3, 64])
+def test_the_recommender_is_ridge_regression_of_reduced_rank(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against scikit-learn's ridge and the singular vectors of its estimates, the penalty's own rows among them."""
+    monkeypatch.setattr(wide, "UNTUNED_RANK", rank)
     train = instances(300, 0, lambda taste: FIRST_ITEM + 3 * taste)
+    targets = np.random.default_rng(0).integers(FIRST_ITEM, FIRST_ITEM + 6, 300)
+    train = replace(train, targets=np.where(np.arange(300) % 3, train.targets, targets))
     kind = Recommender(train.inputs, FIRST_ITEM + 6, SIZE, 0)
     part = kind.fit(train, train.take(np.arange(0)))
-    rank, sharpness = min(64, kind.basis.shape[1]), 40.0
-    x = np.asarray(kind.bag.rows(train.inputs) @ kind.basis)[:, :rank].astype(np.float64)
-    taken = np.eye(FIRST_ITEM + 6)[train.targets]
-    expected = Ridge(alpha=10.0).fit(x, taken).predict(x)
-    found = part(torch.from_numpy(part.features(train.inputs))).numpy() / sharpness
+    x = np.asarray(kind.bag.rows(train.inputs) @ kind.basis).astype(np.float64)
+    counts = np.bincount(train.targets, minlength=FIRST_ITEM + 6)
+    taken = np.eye(FIRST_ITEM + 6)[train.targets] * np.maximum(counts, 1) ** -0.25
+    ridge = Ridge(alpha=30.0).fit(x, taken)
+    centred = x - x.mean(axis=0)
+    kept = np.linalg.svd(np.concatenate([centred, 30.0**0.5 * np.eye(x.shape[1])]) @ ridge.coef_.T)[2][:rank]
+    expected = centred @ ridge.coef_.T @ kept.T @ kept + taken.mean(axis=0)
+    assert np.linalg.matrix_rank(ridge.coef_) > 3
+    found = part(torch.from_numpy(part.features(train.inputs))).numpy() / 40.0
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 import torch
+from scipy.linalg import solve_triangular
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
@@ -23,9 +24,10 @@ from userclue.metrics.blocks import InnerProducts
 from userclue.metrics.ranking import full_ranking, ranking_metrics
 
 RANK = 256
-RANKS = (32, 64, 128, RANK)  # cold start: what the validation instances choose from, by MRR@10, …
-RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-UNTUNED_RANK, UNTUNED_RIDGE = 64, 10.0
+RANKS = (16, 32, 64, 128, RANK)  # cold start: what the validation instances choose from, by MRR@10, …
+RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+UNTUNED_RANK, UNTUNED_RIDGE = 64, 30.0
+DAMPING = 0.25  # of the power by which what many take weighs less; .15 and .35 did no better on validation users
 PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # profiling: inverse strengths of L2, from strong to weak, by log-loss
 UNTUNED_PENALTY = 0.01
 SHARPNESSES = (10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
@@ -193,52 +195,61 @@ class Classifier:
 
 
 class Recommender:
-    """Ridge regression from the factors of a history to what its user takes, in closed form: logits are its estimates, sharpened."""
+    """Reduced-rank ridge regression from the factors of a history to what its user takes: logits are its estimates, sharpened.
+
+    In closed form (Mukherjee & Zhu 2011, section 2). A target is damped by its count to the power of -DAMPING, or what many take would
+    decide alone which directions are kept, and the ridge would draw every user towards it.
+    """
 
     def __init__(self, histories: Sequences, outputs: int, vocabulary_size: int, seed: int) -> None:
         self.bag, self.outputs = Bag.learned(histories, vocabulary_size), outputs
         self.basis = self.bag.basis(histories, RANK, seed)
-        self.rank, self.ridge, self.sharpness = min(UNTUNED_RANK, self.basis.shape[1]), UNTUNED_RIDGE, UNTUNED_SHARPNESS
+        self.rank, self.ridge, self.sharpness = UNTUNED_RANK, UNTUNED_RIDGE, UNTUNED_SHARPNESS
 
     def fit(self, train: Instances, valid: Instances) -> WidePart:
-        """Rank and ridge by MRR@10 and then the sharpness by log-loss on `valid`."""
+        """Ridge and rank by MRR@10 and then the sharpness by log-loss on `valid`."""
         moments = self._moments(train)
         judged = valid.take(np.flatnonzero(valid.targets >= FIRST_ITEM))
         features = _features(self.bag, self.basis, judged.inputs)[:, :-1]
         best = -1.0
-        for rank in sorted({min(rank, self.basis.shape[1]) for rank in RANKS}) if len(judged) else ():
-            for ridge in RIDGES:
-                products = InnerProducts(
-                    lambda rows: features[rows], *(torch.from_numpy(one).float() for one in _solved(moments, rank, ridge))
-                )
+        for ridge in RIDGES if len(judged) else ():
+            regression = _Regression(moments, ridge)
+            for rank in RANKS:
+                products = InnerProducts(lambda rows: features[rows], *(torch.from_numpy(one).float() for one in regression.of_rank(rank)))
                 quality = float(ranking_metrics(full_ranking(products, len(judged), judged.targets).ranks_all)["mrr@10"].mean())
                 if quality > best:
                     best, self.rank, self.ridge = quality, rank, ridge
-        weights, bias = _solved(moments, self.rank, self.ridge)
+        weights, bias = _Regression(moments, self.ridge).of_rank(self.rank)
         if len(judged):
             self.sharpness = _sharpest(features @ weights.T + bias, judged.targets)
-        return self._part(weights, bias)
+        weight = np.concatenate([weights * self.sharpness, np.zeros((self.outputs, 1))], axis=1)
+        return WidePart.of(self.bag, self.basis, weight, bias * self.sharpness)
 
     def _moments(self, train: Instances) -> Moments:
         known = train.take(np.flatnonzero(train.targets >= FIRST_ITEM))
         x = _features(self.bag, self.basis, known.inputs)[:, :-1].astype(np.float64)
         taken = np.zeros((self.outputs, x.shape[1]))
         np.add.at(taken, known.targets, x)
-        shares = np.bincount(known.targets, minlength=self.outputs) / max(len(known), 1)
-        mean = x.mean(axis=0)
-        return Moments(x.T @ x - len(x) * np.outer(mean, mean), taken - len(x) * np.outer(shares, mean), mean, shares)
-
-    def _part(self, weights: np.ndarray, bias: np.ndarray) -> WidePart:
-        weight = np.concatenate([weights * self.sharpness, np.zeros((self.outputs, 1))], axis=1)
-        return WidePart.of(self.bag, self.basis, weight, bias * self.sharpness)
+        counts = np.bincount(known.targets, minlength=self.outputs)
+        damped = np.maximum(counts, 1.0) ** -DAMPING
+        mean, shares = x.mean(axis=0), counts / max(len(known), 1) * damped
+        return Moments(x.T @ x - len(x) * np.outer(mean, mean), taken * damped[:, None] - len(x) * np.outer(shares, mean), mean, shares)
 
 
-def _solved(moments: Moments, rank: int, ridge: float) -> tuple[np.ndarray, np.ndarray]:
-    """(weights [K, R], bias [K]) of the regression on the first `rank` factors."""
-    weights = np.zeros_like(moments.taken)
-    gram = moments.factors[:rank, :rank] + ridge * np.eye(rank)
-    weights[:, :rank] = np.linalg.solve(gram, moments.taken[:, :rank].T).T
-    return weights, moments.shares - weights @ moments.mean
+class _Regression:
+    """Ridge regression of the targets taken on the factors, of any rank."""
+
+    def __init__(self, moments: Moments, ridge: float) -> None:
+        self.moments = moments
+        self.root = np.linalg.cholesky(moments.factors + ridge * np.eye(len(moments.factors)))
+        self.whole = solve_triangular(self.root, moments.taken.T, lower=True)  # of full rank, by directions in which a step costs alike
+        self.directions = np.linalg.eigh(self.whole @ self.whole.T)[1]
+
+    def of_rank(self, rank: int) -> tuple[np.ndarray, np.ndarray]:
+        """(weights [K, R], bias [K]) of the estimates' first `rank` directions."""
+        kept = self.directions[:, -rank:]
+        weights = solve_triangular(self.root, kept @ (kept.T @ self.whole), lower=True, trans="T").T
+        return weights, self.moments.shares - weights @ self.moments.mean
 
 
 def _sharpest(estimates: np.ndarray, targets: np.ndarray) -> float:
