@@ -72,8 +72,8 @@ def _said(row: Json) -> Claim | None:
     if row["experiment"] == "fig4" and row["system"] == "clue" and row["against_system"] in ("deepfm", "clue_zero", "peterrec"):
         at = f"{float(row['variant']):.0%} of the data"
         return _claim(row, f"{row['stands_for']}, {at}: clue is above {row['against_system']}", "Figure 4, V-C", 1)
-    if row["experiment"] == "systems" and row["against_system"] == "clue_zero":
-        return _claim(row, f"{row['system']} is above the same network from a random start", "V-B: pre-training helps", 1)
+    if row["experiment"] == "systems" and row["system"] == "clue" and row["against_system"] == "clue_zero":
+        return _claim(row, "clue is above the same network from a random start", "V-B: pre-training helps", 1)
     papers = {"frozen probe": "has no frozen probe", "random start": "V-B: pre-training helps"}
     if row["experiment"] == "modes" and row["against_variant"] in papers:
         return _claim(row, f"clue, fine-tuned, is above {row['against_variant']}", papers[row["against_variant"]], 1)
