@@ -211,10 +211,10 @@ class Recommender:
         moments = self._moments(train)
         judged = valid.take(np.flatnonzero(valid.targets >= FIRST_ITEM))
         features = _features(self.bag, self.basis, judged.inputs)[:, :-1]
-        best = -1.0
+        ranks, best = sorted({min(rank, self.basis.shape[1]) for rank in RANKS}), -1.0
         for ridge in RIDGES if len(judged) else ():
             regression = _Regression(moments, ridge)
-            for rank in RANKS:
+            for rank in ranks:
                 products = InnerProducts(lambda rows: features[rows], *(torch.from_numpy(one).float() for one in regression.of_rank(rank)))
                 quality = float(ranking_metrics(full_ranking(products, len(judged), judged.targets).ranks_all)["mrr@10"].mean())
                 if quality > best:
