@@ -1,7 +1,10 @@
 """Building and loading the compiled kernels, and doing without them."""
 
+import ctypes
+import mmap
 import os
 import platform
+import re
 import shutil
 import stat
 from pathlib import Path
@@ -87,3 +90,27 @@ def test_the_heap_asks_for_huge_pages():
     mappings = Path("/proc/self/smaps").read_text().split("VmFlags:")
     heap = [flags for flags, mapping in zip(mappings[1:], mappings, strict=False) if "[heap]" in mapping]
     assert any(" hg" in flags.splitlines()[0] for flags in heap)
+
+
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="no transparent huge pages here")
+def test_huge_pages_are_asked_for_and_elsewhere_nothing_is(monkeypatch):
+    with mmap.mmap(-1, 8 << 20) as other, mmap.mmap(-1, 8 << 20) as memory:
+        address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        native.ask_for_huge_pages(address + 100, (8 << 20) - 200)
+        assert "hg" in flags(address + (4 << 20))
+        address = ctypes.addressof(ctypes.c_char.from_buffer(other))
+        monkeypatch.setattr(native.platform, "system", lambda: "Darwin")
+        native.ask_for_huge_pages(address, 8 << 20)
+        assert "hg" not in flags(address + (4 << 20))
+
+
+def flags(address):
+    """What the kernel notes of the mapping that `address` lies in."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        edges = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
+        if edges:
+            inside = int(edges[1], 16) <= address < int(edges[2], 16)
+        elif inside and line.startswith("VmFlags:"):
+            return line.split()[1:]
+    raise AssertionError("no such mapping")

@@ -77,14 +77,21 @@ def _keep_freed_memory() -> None:
     for option, value in ((_M_MMAP_THRESHOLD, 32 << 20), (_M_TRIM_THRESHOLD, 512 << 20), (_M_TOP_PAD, 256 << 20)):
         libc.mallopt(option, value)
     libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = _POINTER, (ctypes.c_size_t,), (_POINTER,)
-    libc.sbrk.restype, libc.sbrk.argtypes, libc.madvise.argtypes = _POINTER, (_LONG,), (_POINTER, ctypes.c_size_t, _INT)
+    libc.sbrk.restype, libc.sbrk.argtypes = _POINTER, (_LONG,)
     grown = libc.malloc((32 << 20) - mmap.PAGESIZE)  # the largest that is no mapping of its own: the heap grows by it and by the pad
     if grown:
-        begin, end = -(-grown // mmap.PAGESIZE) * mmap.PAGESIZE, libc.sbrk(0)
-        if end > begin:
-            libc.madvise(begin, end - begin, _MADV_HUGEPAGE)
+        ask_for_huge_pages(grown, libc.sbrk(0) - grown)
         libc.free(grown)
     libc.mallopt(_M_TOP_PAD, 128 << 10)  # glibc's own
+
+
+def ask_for_huge_pages(address: int, size: int) -> None:
+    """Ask Linux for huge pages between `address` and `size` bytes on, before they are written to; elsewhere nothing happens."""
+    begin, end = (-(-edge // mmap.PAGESIZE) * mmap.PAGESIZE for edge in (address, address + size))
+    if platform.system() == "Linux" and end > begin:
+        madvise = ctypes.CDLL(None).madvise
+        madvise.argtypes = (_POINTER, ctypes.c_size_t, _INT)
+        madvise(begin, end - begin, _MADV_HUGEPAGE)  # where the system has none it says so and all goes on
 
 
 def _built() -> Path:

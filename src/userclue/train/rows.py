@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from userclue.config import TrainSettings
 from userclue.errors import UsageError
-from userclue.native import kernels
+from userclue.native import ask_for_huge_pages, kernels
 from userclue.train.adam import FusedAdam, fused_update
 
 # A table of so many items costs a step a tenth at most when all its rows are touched: see docs/method.md.
@@ -39,7 +39,17 @@ def row_tables(module: nn.Module, settings: TrainSettings) -> list[Tensor]:
     by_row = auto or asked in ("lazy-adam", "rowwise-adagrad")
     for table in tables:
         table.sparse = by_row
+        if by_row:
+            table.weight.data = _in_huge_pages(table.weight.data).copy_(table.weight.data)
     return [table.weight for table in tables] if by_row else []
+
+
+def _in_huge_pages(like: Tensor) -> Tensor:
+    """An empty tensor as `like`, on a CPU in huge pages: rows are met at random, and the processor knows few small pages by heart."""
+    made = torch.empty_like(like)
+    if made.device.type == "cpu":
+        ask_for_huge_pages(made.data_ptr(), made.nbytes)
+    return made
 
 
 class AdamWithRows(FusedAdam):
@@ -62,6 +72,13 @@ class AdamWithRows(FusedAdam):
                 if parameter.grad is not None:
                     UPDATES[group["rows"]](parameter, parameter.grad, self.state[parameter], group)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As every optimiser's; what is as large as a table comes to lie in huge pages again."""
+        super().load_state_dict(state_dict)
+        for table in self.row_parameters():
+            own = self.state[table]
+            own.update({name: _in_huge_pages(one).copy_(one) for name, one in own.items() if one.shape == table.shape})
+
     def row_parameters(self) -> list[Tensor]:
         """The tables that are updated by row."""
         return [parameter for group in self.param_groups if group.get("rows") for parameter in group["params"]]
@@ -73,7 +90,8 @@ class AdamWithRows(FusedAdam):
 
 def _lazy_adam(parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
     if not state:
-        state.update(exp_avg=torch.zeros_like(parameter), exp_avg_sq=torch.zeros_like(parameter), **_common(parameter))
+        moments = {name: _in_huge_pages(parameter).zero_() for name in ("exp_avg", "exp_avg_sq")}
+        state.update(**moments, **_common(parameter))
     rows, values = gradient.indices()[0], gradient.values()
     state["step"] += 1
     (beta1, beta2), step = group["betas"], float(state["step"])
