@@ -111,6 +111,14 @@ def embed(place: Place) -> Iterator[Case]:
     yield Case("embed", "all users of MovieLens-1M", "users", systems, _on_ml_1m(place))
 
 
+def processes(place: Place) -> Iterator[Case]:
+    """Vectors of all users of a large log on two processes, beside one."""
+    size = max(place.sizes)
+    systems = (System(OURS, OURS, "embed-2"), System(f"{OURS}, one process", OURS, "embed-1"))
+    config = {**COMMON, "csv": str(data.generated(size, place.work)), "work": str(place.work)}
+    yield Case("processes", f"two processes, {size // data.EVENTS_A_USER:,} users", "users", systems, config)
+
+
 def rank(place: Place) -> Iterator[Case]:
     """Full ranking, forward pass included."""
     systems = _systems("rank", OURS, "recbole", "rectools", RATES)
@@ -187,6 +195,7 @@ MEASUREMENTS: dict[str, Callable[[Place], Iterator[Case]]] = {
     "pretrain": pretrain,
     "next": next_item,
     "embed": embed,
+    "processes": processes,
     "rank": rank,
     "agree": agree,
     "prepare": prepare,

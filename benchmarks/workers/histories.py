@@ -31,8 +31,8 @@ def summary(sequences: Sequences, max_len: int) -> dict[str, int]:
 
 
 def dataset_of(config: dict[str, Any]) -> Dataset:
-    """MovieLens-1M prepared from the CSV that the peers read; made once."""
-    path = Path(config["work"]) / "ml-1m"
+    """The CSV that the peers read, prepared; made once."""
+    path = Path(config["work"]) / Path(config["csv"]).stem
     return Dataset.open(path) if path.exists() else prepare(config["csv"], path)
 
 

@@ -3,6 +3,7 @@
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,28 @@ def embed(config: Config) -> tuple[Repetition, Row]:
     return repetition, {**facts, "kernels": _kernels()}
 
 
+def embed_file(config: Config, workers: int) -> tuple[Repetition, Row]:
+    """Vectors of all users into a file, shared out to `workers` processes, but for their start; random weights."""
+    import torch
+
+    from benchmarks.workers.histories import dataset_of
+    from userclue.encoder import UserEncoder
+    from userclue.jobs.embed import embed as embed_job
+    from userclue.train.loop import seeded_generator
+
+    pin(config["threads"])
+    dataset, model = dataset_of(config), Path(config["work"]) / f"encoder-{workers}"
+    encoder = UserEncoder.new(_settings(config).encoder(), dataset.vocabulary, seeded_generator(torch.device("cpu"), 0))
+    encoder.save_pretrained(model, overwrite=True)
+
+    def repetition() -> Row:
+        began = time.perf_counter()
+        done = embed_job(model, dataset, model.with_suffix(".parquet"), workers=workers, overwrite=True)
+        return {"units": done.users, "seconds": time.perf_counter() - began - done.start_seconds, "start_seconds": done.start_seconds}
+
+    return repetition, {"kernels": _kernels()}
+
+
 def rank(config: Config) -> tuple[Repetition, Row]:
     """The last event of every user among all items, from history to metrics; random weights, as speed does not depend on them."""
     from torch import device
@@ -230,6 +253,8 @@ if __name__ == "__main__":
         "next": next_item,
         "last": last_item,
         "embed": embed,
+        "embed-1": partial(embed_file, workers=1),
+        "embed-2": partial(embed_file, workers=2),
         "rank": rank,
         "agree": agree,
         "prepare": prepare_log,

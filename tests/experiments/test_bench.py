@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 RUN = Path(__file__).parents[2] / "benchmarks" / "run"
-MEASUREMENTS = {"embed", "agree", "prepare"}  # the others go the same ways, and take up to a minute each
+MEASUREMENTS = {"embed", "processes", "agree", "prepare"}  # the others go the same ways, and take up to a minute each
 
 
 @pytest.mark.slow
