@@ -41,6 +41,8 @@ def test_one_object(run: Run, tmp_path: Path) -> None:
         (["fig3", "--seeds", "0,x"], "--seeds 0,x: write whole numbers from 0 on, joined by commas"),
         (["fig3", "--seeds", "-1"], "--seeds -1: write whole numbers"),
         (["fig3", "--only", "clu"], "--only clu: is no system ("),
+        (["fig3", "--scale", "0min"], "unknown scale 0min; known: smoke, small, paper, and equal time for every system, such as 3min"),
+        (["fig3", "--scale", "3min", "--fit-steps", "9"], "scale 3min: time is the budget here; give steps with another scale"),
         (["fig3", "--data", "."], ".: holds none of the data sets known"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from userclue.errors import ArtifactError, Interrupted, UsageError
 from userclue.experiments.kept import read_cell
 from userclue.experiments.runner import reproduce
-from userclue.experiments.scales import SCALES, Scale
+from userclue.experiments.scales import SCALES, Scale, of_minutes, scale_named
 from userclue.experiments.studies import PAPER, STUDIES
 from userclue.train.journal import UNWATCHED, Watch
 
@@ -142,6 +142,18 @@ def test_scales() -> None:
     assert SCALES["paper"].grid == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     assert SCALES["small"].with_steps(7, None).pretrain == {"steps": 7}
     assert SCALES["paper"].with_steps(None, 9).fit == {"steps": 9}
+    assert scale_named("1.5min").fit == {"minutes": 0.75}
+
+
+def test_equal_time_is_halved_where_there_is_a_pre_training(few: Path, scale: Scale, tmp_path: Path) -> None:
+    only = ("best", "clue_zero", "peterrec", "ml-1m-gender")
+    call(tmp_path / "out", of_minutes(scale, 0.02), few, "table2", only=only)
+    found = {row["system"]: row for row in rows(tmp_path / "out") if row["seed"] == 0}
+    told = {name: json.loads(row["settings"]) for name, row in found.items()}
+    assert {name: one["settings"]["minutes"] for name, one in told.items()} == {"best": 0.01, "peterrec": 0.01, "clue_zero": 0.02}
+    assert {name: one["pretrain"]["minutes"] for name, one in told.items() if "pretrain" in one} == {"best": 0.01, "peterrec": 0.01}
+    assert all(one["settings"]["steps"] is None for one in told.values())
+    assert "fit without a pre-training 0.02 minutes" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_nothing_to_do_is_said(few: Path, scale: Scale, tmp_path: Path) -> None:

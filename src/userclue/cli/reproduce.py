@@ -21,7 +21,13 @@ Data = Annotated[
     Path | None, typer.Option("--data", help="Folder of public data sets (see docs/reproduce.md); the built-in data if not given.")
 ]
 Output = Annotated[Path, typer.Option("-o", "--out", help="Folder to write to; what is finished there is taken over.", show_default=False)]
-ScaleName = Annotated[str, typer.Option("--scale", help="smoke (minutes), small (about an hour on two cores) or paper (needs a GPU).")]
+ScaleName = Annotated[
+    str,
+    typer.Option(
+        "--scale",
+        help="smoke (minutes), small (about an hour on two cores) or paper (needs a GPU); or equal time for every system, such as 3min.",
+    ),
+]
 Seeds = Annotated[
     str | None, typer.Option("--seeds", metavar="NUMBERS", help="Seeds, joined by commas or spaces; the scale's own if not given.")
 ]

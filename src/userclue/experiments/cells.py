@@ -13,6 +13,7 @@ import torch
 
 from userclue.artifact import environment
 from userclue.baselines.registry import BASELINES
+from userclue.baselines.trained import TrainedBaseline
 from userclue.config import FinetuneSettings, PretrainSettings
 from userclue.data.splits import Instances
 from userclue.encoder import UserEncoder
@@ -115,7 +116,8 @@ class _Run:
 
     def fitting(self, **more: Any) -> FinetuneSettings:
         """Settings of the fit: those of our model's preset, or for others the paper's."""
-        budget = {**self.scale.budget(FinetuneSettings), "train_fraction": self.cell.share, "max_targets": self.cell.plan.max_targets}
+        own = self.scale.budget(FinetuneSettings, alone=not pretrains(self.cell.system))
+        budget = {**own, "train_fraction": self.cell.share, "max_targets": self.cell.plan.max_targets}
         return finetune_settings(
             OURS.get(self.cell.system, "paper"), self.cell.plan.task, seed=self.cell.seed, **{**budget, **dict(self.cell.fit), **more}
         )
@@ -294,6 +296,11 @@ def _counted(cell: Cell, material: Material) -> Yield:
             counts["most_targets"] = int(instances.max())
     metrics = {"": {"data": {name: {"value": float(value)} for name, value in counts.items()}}}
     return Yield({"metrics": metrics, "n": dataset.n_users}, pa.table({"x": pa.array([], pa.float64())}))
+
+
+def pretrains(system: str) -> bool:
+    """Whether a system has a pre-training before its fit."""
+    return system in OURS or (system in BASELINES and BASELINES[system].pretraining is not TrainedBaseline.pretraining)
 
 
 def systems_for(task: str, wanted: Sequence[str] | None = None) -> list[str]:

@@ -76,7 +76,7 @@ def _context(manifest: Json, sections: list[Json], decided: list[Json], rows: li
         "sections": sections,
         "counts": {outcome: sum(claim["outcome"] == outcome for claim in decided) for outcome in (HOLDS, FAILS, OPEN)},
         "tones": {HOLDS: "ahead", FAILS: "behind", OPEN: "open"},
-        "budget": ", ".join(f"{part} {_told(budget[part])}" for part in ("pretrain", "fit")),
+        "budget": ", ".join(f"{part} {_told(budget[part])}" for part in ("pretrain", "fit")) + _alone(budget),
         "scale": budget["scale"],
         "most_users": budget["most_users"],
         "grid": budget["grid"],
@@ -92,6 +92,10 @@ def _context(manifest: Json, sections: list[Json], decided: list[Json], rows: li
 
 def _told(budget: Json) -> str:
     return " ".join(f"{value} {name}" for name, value in budget.items())
+
+
+def _alone(budget: Json) -> str:
+    return f", fit without a pre-training {budget['minutes']} minutes" if "minutes" in budget else ""
 
 
 def _settings(rows: list[Json]) -> list[Json]:

@@ -11,14 +11,13 @@ from typing import Any
 
 from userclue.artifact import environment
 from userclue.baselines.registry import BASELINES
-from userclue.baselines.trained import TrainedBaseline
 from userclue.errors import Interrupted, UsageError, UserclueError
-from userclue.experiments.cells import OURS, PLAIN, Cell, run_cell
+from userclue.experiments.cells import OURS, PLAIN, Cell, pretrains, run_cell
 from userclue.experiments.kept import Encoders, write_cell
 from userclue.experiments.material import Material, material
 from userclue.experiments.page import publish
 from userclue.experiments.plans import PLANS, refuse_empty
-from userclue.experiments.scales import RELATIVE_COST, Scale
+from userclue.experiments.scales import Scale
 from userclue.experiments.studies import PAPER, STUDIES, Entry
 from userclue.files import MANIFEST, lock, read_manifest, refuse_existing, write_json
 from userclue.train.journal import Watch
@@ -142,6 +141,8 @@ def _opened(out: Path, scale: Scale, overwrite: bool) -> Json:
     """The manifest to go on with, or a new one in a new folder."""
     told: Json = {"scale": scale.name, "pretrain": dict(scale.pretrain), "fit": dict(scale.fit), "most_users": scale.most_users}
     told["grid"] = list(scale.grid)
+    if scale.minutes is not None:
+        told["minutes"] = scale.minutes
     if overwrite and out.exists():
         refuse_existing(out, overwrite)
         shutil.rmtree(out)
@@ -204,12 +205,10 @@ def _expected(cells: list[Cell], scale: Scale) -> list[float]:
         if cell.kind == "counts" or cell.system == PLAIN:
             seconds.append(1.0)
             continue
-        system = cell.system.removesuffix("_adapter")
-        pretrain, fit = (one * cost for one, cost in zip(scale.seconds, RELATIVE_COST.get(system, (1.0, 1.0)), strict=True))
-        pretrained = cell.system in OURS or BASELINES[cell.system].pretraining is not TrainedBaseline.pretraining
-        of = (cell.plan.source, cell.plan.max_len, system, cell.seed, cell.pretrain, cell.searched)
+        pretrain, fit = scale.cost(cell.system)
+        of = (cell.plan.source, cell.plan.max_len, cell.system.removesuffix("_adapter"), cell.seed, cell.pretrain, cell.searched)
         searches = len(scale.grid) if cell.searched else 1
-        seconds.append(searches * (fit * (cell.kind == "fit") + pretrain * (pretrained and of not in seen)))
+        seconds.append(searches * (fit * (cell.kind == "fit") + pretrain * (pretrains(cell.system) and of not in seen)))
         seen.add(of)
     return seconds
 

@@ -1,5 +1,6 @@
 """How much is spent on a reproduction: one budget for every system, and seconds to expect, measured on two cores."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,7 @@ class Scale:
 
     pretrain, fit: settings that all systems get. dropouts: of Figure 5. shares: of Figure 4. grid: values that the search of each
     system tries, chosen by the validation part; none: no search. most_users: of a source. seconds: of a pre-training and of a fit.
+    minutes: of a pre-training and a fit together, where time is the budget.
     """
 
     name: str
@@ -30,9 +32,12 @@ class Scale:
     shares: tuple[float, ...] = (0.4, 0.6, 0.8, 1.0)
     grid: tuple[float, ...] = ()
     seconds: tuple[float, float] = (0.0, 0.0)
+    minutes: float | None = None
 
     def with_steps(self, pretrain: int | None, fit: int | None) -> "Scale":
-        """The same with another number of steps."""
+        """The same with another number of steps. UsageError where time is the budget."""
+        if self.minutes is not None and (pretrain or fit):
+            raise UsageError(f"scale {self.name}: time is the budget here; give steps with another scale")
         first, second = self.seconds
         mine = self
         if pretrain is not None:
@@ -43,16 +48,27 @@ class Scale:
             mine = replace(mine, fit=_stepped(self.fit, fit), seconds=(mine.seconds[0], second * fit / known if known else second))
         return mine
 
-    def budget(self, of: type[PretrainSettings] | type[FinetuneSettings]) -> dict[str, Any]:
-        """Settings for a pre-training or a fit; what a preset says of the budget is put aside."""
+    def cost(self, system: str) -> tuple[float, float]:
+        """Seconds to expect of a pre-training and of a fit of `system`, where it has both."""
+        first, second = (1.0, 1.0) if self.minutes is not None else RELATIVE_COST.get(system.removesuffix("_adapter"), (1.0, 1.0))
+        return self.seconds[0] * first, self.seconds[1] * second
+
+    def budget(self, of: type[PretrainSettings] | type[FinetuneSettings], *, alone: bool = False) -> dict[str, Any]:
+        """Settings for a pre-training or a fit (`alone`: without one before); what a preset says of the budget is put aside."""
         chosen = dict(self.pretrain if of is PretrainSettings else self.fit)
+        if alone and self.minutes is not None:
+            chosen["minutes"] = self.minutes
         if of is PretrainSettings and "steps" in chosen:
             chosen["log_every"] = max(1, chosen["steps"] // ROUNDS)
         return {**dict.fromkeys(BUDGETS), **chosen}
 
 
 def _stepped(settings: Mapping[str, Any], steps: int) -> dict[str, Any]:
-    return {**{name: value for name, value in settings.items() if name not in BUDGETS}, "steps": steps}
+    return {**_unbudgeted(settings), "steps": steps}
+
+
+def _unbudgeted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in BUDGETS}
 
 
 NINE = tuple(round(0.1 * n, 1) for n in range(1, 10))
@@ -68,7 +84,17 @@ SCALES: dict[str, Scale] = {
 
 
 def scale_named(name: str) -> Scale:
-    """UsageError that lists the known ones."""
-    if name not in SCALES:
-        raise UsageError(f"unknown scale {name}; known: {', '.join(SCALES)}")
-    return SCALES[name]
+    """One of SCALES, or `Mmin`; UsageError that lists the known ones."""
+    if name in SCALES:
+        return SCALES[name]
+    minutes = re.fullmatch(r"(\d*\.?\d+)min", name)
+    if minutes is None or not float(minutes[1]):
+        raise UsageError(f"unknown scale {name}; known: {', '.join(SCALES)}, and equal time for every system, such as 3min")
+    return of_minutes(SCALES["small"], float(minutes[1]))
+
+
+def of_minutes(scale: Scale, minutes: float) -> Scale:
+    """As broad, with equal time for all: half of it for the pre-training where a system has one, all of it for the fit where not."""
+    half = {"minutes": minutes / 2}
+    pretrain, fit = ({**_unbudgeted(settings), **half} for settings in (scale.pretrain, scale.fit))
+    return replace(scale, name=f"{minutes:g}min", pretrain=pretrain, fit=fit, seconds=(30 * minutes, 30 * minutes), minutes=minutes)
