@@ -24,10 +24,9 @@ from userclue.jobs.finetune import evaluate, finetune
 from userclue.jobs.pretrain import pretrain
 from userclue.tasks import wide
 from userclue.tasks.base import FittedModel
-from userclue.tasks.fitting import one_standard_error
 from userclue.tasks.frozen import Frozen
 from userclue.tasks.registry import load_fitted
-from userclue.tasks.wide import REPEATS, SHARES, Classifier, Recommender, Transitions, WidePart
+from userclue.tasks.wide import REPEATS, SHARES, Classifier, Recommender, Transitions, WidePart, one_standard_error
 
 SIZE = FIRST_ITEM + 30
 SHAPE = {"dim": 16, "blocks": 1, "heads": 2, "max_len": 8, "batch_size": 32}
@@ -162,13 +161,23 @@ def test_vectors_stand_beside_the_bag_in_one_regression(classes: int) -> None:
     generator = np.random.default_rng(5)
     vectors, others = (generator.normal(3, [1, 2, 5, 0], (len(one), 4)) + one.targets[:, None] for one in (train, valid))
     kind = Classifier(train.inputs, classes, SIZE, 0)
-    part, weights = kind.fit_with(train, valid, vectors, others)
+    part, weights, told = kind.fit_with(train, valid, vectors, others)
     found = (part(torch.from_numpy(part.features(valid.inputs))).double().numpy() + others @ weights.T)[:, np.unique(train.targets)]
     mean, spread = vectors.mean(axis=0), vectors.std(axis=0)
-    x, y = (kind._design(one.inputs, (values - mean) / spread * 3) for one, values in ((train, vectors), (valid, others)))
-    fits = [LogisticRegression(C=penalty, tol=1e-3, max_iter=500).fit(x, train.targets) for penalty in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)]
-    losses = [log_loss(valid.targets, one.predict_proba(y)) for one in fits]
-    np.testing.assert_allclose(softmax(found, axis=1), fits[int(np.argmin(losses))].predict_proba(y), atol=1e-4)
+    chances, losses = [], []
+    for scale in (3, 6, 12):  # 6, 12 and 24 over the root of four columns
+        x, y = (kind._design(one.inputs, (values - mean) / spread * scale) for one, values in ((train, vectors), (valid, others)))
+        fits = [
+            LogisticRegression(C=penalty, tol=1e-3, max_iter=500).fit(x, train.targets) for penalty in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+        ]
+        chances.append(min((one.predict_proba(y) for one in fits), key=lambda proba: log_loss(valid.targets, proba)))
+        losses.append(-np.log(chances[-1][np.arange(len(valid)), np.searchsorted(fits[0].classes_, valid.targets)]))
+        if len(losses) > 1 and losses[-1].mean() >= losses[-2].mean():
+            break
+    chosen = one_standard_error(np.stack(losses))
+    assert chosen > 0  # the vectors say much more than the bag
+    np.testing.assert_allclose(softmax(found, axis=1), chances[chosen], atol=1e-4)
+    np.testing.assert_allclose(told, losses[chosen], atol=1e-3)
 
 
 def test_without_it_nothing_is_saved_of_it(fit_profile: Fit, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from userclue.tasks.frozen import Frozen
 from userclue.tasks.profiling import Profiling, ProfilingModel
 from userclue.tasks.registry import MODELS
 from userclue.tasks.sequential import Sequential
-from userclue.tasks.wide import REPEATS, SHARES, UNTUNED_SHARE, Classifier, Recommender, Transitions, next_probabilities
+from userclue.tasks.wide import REPEATS, SHARES, UNTUNED_SHARE, Classifier, Recommender, Transitions, next_probabilities, one_standard_error
 from userclue.train.journal import Journal, Watch
 from userclue.train.loop import Training as Run
 from userclue.train.loop import device_of
@@ -156,14 +156,6 @@ def _refuse_other_wide_part(task: Task, settings: FinetuneSettings) -> None:
     fitting = "transitions" if isinstance(task, Sequential) else "bag"
     if settings.wide not in ("none", fitting):
         raise UsageError(f"wide={settings.wide} does not belong to {task.name}; set wide to {fitting} or none")
-
-
-def one_standard_error(faults: np.ndarray) -> int:
-    """The first row of `faults` [C, N] whose mean is no more than one standard error of the difference above the least mean."""
-    best = faults[int(np.argmin(faults.mean(axis=1)))]
-    excess = faults - best
-    errors = excess.std(axis=1) / np.sqrt(excess.shape[1])
-    return int(np.flatnonzero(excess.mean(axis=1) <= errors)[0])
 
 
 def _log_losses(products: InnerProducts, part: Instances) -> np.ndarray:

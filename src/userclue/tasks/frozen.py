@@ -7,7 +7,7 @@ import copy
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from userclue.tasks.base import FittedModel
 from userclue.tasks.profiling import Profiling
@@ -20,10 +20,8 @@ class Frozen:
     def __init__(self, model: FittedModel, task: Profiling, classifier: Classifier) -> None:
         self.encoder: dict[str, Tensor] = copy.deepcopy(model.encoder.state_dict())
         vectors, valid_vectors = (model.encoder.vectors(part.inputs).astype(np.float64) for part in (task.train, task.valid))
-        self.wide, weights = classifier.fit_with(task.train, task.valid, vectors, valid_vectors)
+        self.wide, weights, self.losses = classifier.fit_with(task.train, task.valid, vectors, valid_vectors)
         self.head = {"weight": torch.from_numpy(weights).float(), "bias": torch.zeros(len(weights))}
-        logits = self.wide(torch.from_numpy(self.wide.features(task.valid.inputs))).double() + torch.from_numpy(valid_vectors @ weights.T)
-        self.losses = nn.functional.cross_entropy(logits, torch.from_numpy(task.valid.targets), reduction="none").numpy()
 
     def install(self, model: FittedModel) -> None:
         """Make `model` this one."""

@@ -36,9 +36,10 @@ REPEATS = (1.0, 0.3, 3.0, 0.1, 10.0, 0.03, 30.0, 0.01, 100.0, 0.001, 1000.0)  # 
 SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)  # of the wide part in the logits
 UNTUNED_SHARE = 0.5
 # As they were best on validation users: the power of an item's rarity, of a row's length that power is divided out; and against each
-# other and the penalties bag, factors, length, and (between two that were tried) what the vectors' whole spread is brought to.
+# other and the penalties bag, factors and length.
 RARITY, SHORTENING = 1.5, 0.75
-BAG_SCALE, FACTOR_SCALE, LENGTH_SCALE, VECTOR_SCALE = 10.0, 15.0, 0.3, 6.0
+BAG_SCALE, FACTOR_SCALE, LENGTH_SCALE = 10.0, 15.0, 0.3
+VECTOR_SCALES = (6.0, 12.0, 24.0)  # what the vectors' whole spread is brought to beside them
 ABSENT = -20.0  # logit of a class that no training user has
 TOLERANCE, ITERATIONS = 1e-3, 500
 
@@ -141,6 +142,11 @@ def _features(bag: Bag, table: np.ndarray, sequences: Sequences) -> np.ndarray:
     return np.concatenate([np.asarray(bag.rows(sequences) @ table, np.float32), length[:, None]], axis=1)
 
 
+# A linear model on bag and vectors; the vectors' weights float64 [K, D], so that logits are part + weights · v; the loss of each
+# validation user float64 [n].
+_Fit = tuple[WidePart, np.ndarray, np.ndarray]
+
+
 class Classifier:
     """Softmax regression (L2) on the bag, its factors, the length of a history, and vectors of the users where there are any."""
 
@@ -156,20 +162,29 @@ class Classifier:
         """Along the penalties from strong to weak, until the log-loss on `valid` rises."""
         return self.fit_with(train, valid, np.empty((len(train), 0)), np.empty((len(valid), 0)))[0]
 
-    def fit_with(self, train: Instances, valid: Instances, vectors: np.ndarray, valid_vectors: np.ndarray) -> tuple[WidePart, np.ndarray]:
-        """The same with vectors float [n, D] beside the bag; and their weights float64 [K, D], by which logits are part + weights · v."""
-        mean, scale = vectors.mean(axis=0), vectors.std(axis=0)
-        scale = VECTOR_SCALE / np.sqrt(max(vectors.shape[1], 1)) / np.where(scale > 0, scale, 1.0)
-        x, lowest, best = self._design(train.inputs, (vectors - mean) * scale), np.inf, None
+    def fit_with(self, train: Instances, valid: Instances, vectors: np.ndarray, valid_vectors: np.ndarray) -> _Fit:
+        """The same with vectors float [n, D] beside the bag, which count for as much as the loss on `valid` gives reason to."""
+        mean, spread = vectors.mean(axis=0), vectors.std(axis=0) * np.sqrt(max(vectors.shape[1], 1))
+        unit = 1.0 / np.where(spread > 0, spread, 1.0)
+        fits: list[_Fit] = []
+        for scale in VECTOR_SCALES if vectors.shape[1] and len(valid) else VECTOR_SCALES[:1]:
+            fits.append(self._along_penalties(train, valid, (vectors - mean) * unit * scale, (valid_vectors - mean) * unit * scale))
+            part, weights, losses = fits[-1]
+            weights *= unit * scale
+            part.bias -= torch.from_numpy(weights @ mean).float()
+            if len(fits) > 1 and losses.mean() >= fits[-2][2].mean():
+                break
+        return fits[one_standard_error(np.stack([losses for _, _, losses in fits]))] if len(fits) > 1 else fits[0]
+
+    def _along_penalties(self, train: Instances, valid: Instances, vectors: np.ndarray, valid_vectors: np.ndarray) -> _Fit:
+        x, best = self._design(train.inputs, vectors), None
         for penalty in PENALTIES if len(valid) else (UNTUNED_PENALTY,):
             part, weights = self._fitted(x, train.targets, penalty)
-            weights *= scale
-            part.bias -= torch.from_numpy(weights @ mean).float()
             logits = part(torch.from_numpy(part.features(valid.inputs))).double() + torch.from_numpy(valid_vectors @ weights.T)
-            loss = float(nn.functional.cross_entropy(logits, torch.from_numpy(valid.targets))) if len(valid) else 0.0
-            if best is not None and loss >= lowest:
+            losses = nn.functional.cross_entropy(logits, torch.from_numpy(valid.targets), reduction="none").numpy()
+            if best is not None and losses.mean() >= best[2].mean():
                 break
-            lowest, best = loss, (part, weights)
+            best = part, weights, losses
         assert best is not None
         return best
 
@@ -259,3 +274,11 @@ def _sharpest(estimates: np.ndarray, targets: np.ndarray) -> float:
         logits = torch.from_numpy(estimates[:, FIRST_ITEM:] * sharpness)
         losses.append(float(nn.functional.cross_entropy(logits, torch.from_numpy(targets.astype(np.int64) - FIRST_ITEM))))
     return SHARPNESSES[int(np.argmin(losses))]
+
+
+def one_standard_error(faults: np.ndarray) -> int:
+    """The first row of `faults` [C, N] whose mean is no more than one standard error of the difference above the least mean."""
+    best = faults[int(np.argmin(faults.mean(axis=1)))]
+    excess = faults - best
+    errors = excess.std(axis=1) / np.sqrt(excess.shape[1])
+    return int(np.flatnonzero(excess.mean(axis=1) <= errors)[0])
