@@ -57,7 +57,7 @@ def test_the_classifier_is_scikit_learns_on_the_same_features(classes: int) -> N
     kind = Classifier(train.inputs, classes, SIZE, 0)
     part = kind.fit(train, valid)
     proba = part(torch.from_numpy(part.features(valid.inputs))).softmax(dim=1).numpy()
-    x, valid_x = (kind._design(one.inputs, np.empty((len(one), 0))) for one in (train, valid))
+    x, valid_x = (kind._design(one.inputs) for one in (train, valid))
     losses = {}
     for penalty in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3):
         expected = LogisticRegression(C=penalty, tol=1e-3, max_iter=500).fit(x, train.targets).predict_proba(valid_x)
@@ -166,7 +166,9 @@ def test_vectors_stand_beside_the_bag_in_one_regression(classes: int) -> None:
     mean, spread = vectors.mean(axis=0), vectors.std(axis=0)
     chances, losses = [], []
     for scale in (3, 6, 12):  # 6, 12 and 24 over the root of four columns
-        x, y = (kind._design(one.inputs, (values - mean) / spread * scale) for one, values in ((train, vectors), (valid, others)))
+        x, y = (
+            np.hstack([kind._design(one.inputs).toarray(), (of - mean) / spread * scale]) for one, of in ((train, vectors), (valid, others))
+        )
         fits = [
             LogisticRegression(C=penalty, tol=1e-3, max_iter=500).fit(x, train.targets) for penalty in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
         ]

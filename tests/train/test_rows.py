@@ -149,6 +149,28 @@ def test_gradients_of_rows_are_those_of_the_dense_table_and_count_in_the_norm():
     torch.testing.assert_close(norms[0], norms[1])
 
 
+def test_table_and_moments_lie_in_huge_pages_after_a_resume_too(monkeypatch):
+    asked = set()
+    monkeypatch.setattr(rows, "ask_for_huge_pages", lambda address, size: asked.add((address, size)))
+    model = Model()
+    before = model.items.weight.detach().clone()
+    optimizer = build_optimizer(model, TrainSettings.of({"item_updates": "lazy-adam"}))
+    table, size = model.items.weight, model.items.weight.nbytes
+    torch.testing.assert_close(table.detach(), before, rtol=0, atol=0)
+    train(model, optimizer, batches(2))
+    assert {(one.data_ptr(), size) for one in (table, *moments(optimizer, table))} <= asked
+    kept = [moment.clone() for moment in moments(optimizer, table)]
+    asked.clear()
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert {(one.data_ptr(), size) for one in moments(optimizer, table)} <= asked
+    for moment, one in zip(moments(optimizer, table), kept, strict=True):
+        torch.testing.assert_close(moment, one, rtol=0, atol=0)
+
+
+def moments(optimizer, table):
+    return [optimizer.state[table][name] for name in ("exp_avg", "exp_avg_sq")]
+
+
 def test_the_size_of_the_table_decides(monkeypatch):
     def chosen(**values):
         model = Model()

@@ -13,6 +13,7 @@ from userclue.experiments.figures import figure
 from userclue.experiments.paper import REMARKS
 from userclue.experiments.plans import SOURCES
 from userclue.experiments.rows import collect
+from userclue.experiments.scales import together
 from userclue.experiments.studies import STUDIES, TITLES
 from userclue.experiments.tables import FORMATS, tables
 from userclue.files import staged_file, write_bytes
@@ -95,7 +96,8 @@ def _told(budget: Json) -> str:
 
 
 def _alone(budget: Json) -> str:
-    return f", fit without a pre-training {budget['minutes']} minutes" if "minutes" in budget else ""
+    minutes = together(budget["pretrain"], budget["fit"])
+    return "" if minutes is None else f", fit without a pre-training {minutes:g} minutes"
 
 
 def _settings(rows: list[Json]) -> list[Json]:

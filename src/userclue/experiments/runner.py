@@ -141,8 +141,6 @@ def _opened(out: Path, scale: Scale, overwrite: bool) -> Json:
     """The manifest to go on with, or a new one in a new folder."""
     told: Json = {"scale": scale.name, "pretrain": dict(scale.pretrain), "fit": dict(scale.fit), "most_users": scale.most_users}
     told["grid"] = list(scale.grid)
-    if scale.minutes is not None:
-        told["minutes"] = scale.minutes
     if overwrite and out.exists():
         refuse_existing(out, overwrite)
         shutil.rmtree(out)

@@ -20,7 +20,6 @@ class Scale:
 
     pretrain, fit: settings that all systems get. dropouts: of Figure 5. shares: of Figure 4. grid: values that the search of each
     system tries, chosen by the validation part; none: no search. most_users: of a source. seconds: of a pre-training and of a fit.
-    minutes: of a pre-training and a fit together, where time is the budget.
     """
 
     name: str
@@ -32,7 +31,11 @@ class Scale:
     shares: tuple[float, ...] = (0.4, 0.6, 0.8, 1.0)
     grid: tuple[float, ...] = ()
     seconds: tuple[float, float] = (0.0, 0.0)
-    minutes: float | None = None
+
+    @property
+    def minutes(self) -> float | None:
+        """Of a pre-training and a fit together, where time is the budget."""
+        return together(self.pretrain, self.fit)
 
     def with_steps(self, pretrain: int | None, fit: int | None) -> "Scale":
         """The same with another number of steps. UsageError where time is the budget."""
@@ -97,4 +100,9 @@ def of_minutes(scale: Scale, minutes: float) -> Scale:
     """As broad, with equal time for all: half of it for the pre-training where a system has one, all of it for the fit where not."""
     half = {"minutes": minutes / 2}
     pretrain, fit = ({**_unbudgeted(settings), **half} for settings in (scale.pretrain, scale.fit))
-    return replace(scale, name=f"{minutes:g}min", pretrain=pretrain, fit=fit, seconds=(30 * minutes, 30 * minutes), minutes=minutes)
+    return replace(scale, name=f"{minutes:g}min", pretrain=pretrain, fit=fit, seconds=(30 * minutes, 30 * minutes))
+
+
+def together(pretrain: Mapping[str, Any], fit: Mapping[str, Any]) -> float | None:
+    """Minutes of a pre-training and a fit, where time is the budget."""
+    return pretrain["minutes"] + fit["minutes"] if "minutes" in pretrain and "minutes" in fit else None

@@ -166,9 +166,10 @@ class Classifier:
         """The same with vectors float [n, D] beside the bag, which count for as much as the loss on `valid` gives reason to."""
         mean, spread = vectors.mean(axis=0), vectors.std(axis=0) * np.sqrt(max(vectors.shape[1], 1))
         unit = 1.0 / np.where(spread > 0, spread, 1.0)
-        fits: list[_Fit] = []
+        design, fits = self._design(train.inputs), list[_Fit]()
         for scale in VECTOR_SCALES if vectors.shape[1] and len(valid) else VECTOR_SCALES[:1]:
-            fits.append(self._along_penalties(train, valid, (vectors - mean) * unit * scale, (valid_vectors - mean) * unit * scale))
+            x = sp.csr_array(sp.hstack([design, sp.csr_array((vectors - mean) * unit * scale)], format="csr"))
+            fits.append(self._along_penalties(x, train.targets, valid, (valid_vectors - mean) * unit * scale))
             part, weights, losses = fits[-1]
             weights *= unit * scale
             part.bias -= torch.from_numpy(weights @ mean).float()
@@ -176,10 +177,10 @@ class Classifier:
                 break
         return fits[one_standard_error(np.stack([losses for _, _, losses in fits]))] if len(fits) > 1 else fits[0]
 
-    def _along_penalties(self, train: Instances, valid: Instances, vectors: np.ndarray, valid_vectors: np.ndarray) -> _Fit:
-        x, best = self._design(train.inputs, vectors), None
+    def _along_penalties(self, x: sp.csr_array, targets: np.ndarray, valid: Instances, valid_vectors: np.ndarray) -> _Fit:
+        best: _Fit | None = None
         for penalty in PENALTIES if len(valid) else (UNTUNED_PENALTY,):
-            part, weights = self._fitted(x, train.targets, penalty)
+            part, weights = self._fitted(x, targets, penalty)
             logits = part(torch.from_numpy(part.features(valid.inputs))).double() + torch.from_numpy(valid_vectors @ weights.T)
             losses = nn.functional.cross_entropy(logits, torch.from_numpy(valid.targets), reduction="none").numpy()
             if best is not None and losses.mean() >= best[2].mean():
@@ -188,11 +189,11 @@ class Classifier:
         assert best is not None
         return best
 
-    def _design(self, sequences: Sequences, vectors: np.ndarray) -> sp.csr_array:
+    def _design(self, sequences: Sequences) -> sp.csr_array:
         rows = self.bag.rows(sequences)
         length = (np.log1p(sequences.lengths) - self.mean) * self.scale
         factors = sp.csr_array(np.asarray(rows @ self.basis) * self.factor_scale)
-        parts = [rows * self.bag_scale, factors, sp.csr_array(length[:, None]), sp.csr_array(vectors)]
+        parts = [rows * self.bag_scale, factors, sp.csr_array(length[:, None])]
         return sp.csr_array(sp.hstack(parts, format="csr", dtype=np.float64))
 
     def _fitted(self, x: sp.csr_array, targets: np.ndarray, penalty: float) -> tuple[WidePart, np.ndarray]:
