@@ -135,8 +135,9 @@ def _load(connection: duckdb.DuckDBPyConnection, sources: list[Source], columns:
     kinds = [source.kinds(connection, wanted) for source in sources]
     _same_kinds(sources, kinds, wanted)
     merged = [_merge([one[place] for one in kinds]) for place in range(len(wanted))]
-    guesses = guess(connection, sources, wanted, merged)
-    loaded = _load_integers(connection, sources, wanted) if set(guesses) == {"int"} else None
+    integers = [source.as_integers() for source in sources if isinstance(source, CsvFile) and source.scan.integers]
+    loaded = _load_integers(connection, integers, wanted) if len(integers) == len(sources) else None
+    guesses = guess(connection, sources, wanted, merged) if loaded is None else ["int"] * len(wanted)
     if loaded is None:
         loaded = _load_with(connection, sources, wanted, guesses)
         if set(guesses) & set(GUESSED) and one_row(connection, "SELECT count(*) FILTER (odd) FROM raw")[0]:
@@ -150,12 +151,9 @@ def _load(connection: duckdb.DuckDBPyConnection, sources: list[Source], columns:
 
 
 def _load_integers(
-    connection: duckdb.DuckDBPyConnection, sources: list[Source], wanted: list[str]
+    connection: duckdb.DuckDBPyConnection, files: Sequence[CsvFile], wanted: list[str]
 ) -> tuple[list[Part], list[Rejects]] | None:
-    """Load files whose bytes show that they hold integers alone; None where they may hold anything else, or a line was refused."""
-    files = [source.as_integers() for source in sources if isinstance(source, CsvFile) and source.scan.integers]
-    if len(files) < len(sources):
-        return None
+    """Load files whose bytes show that they hold integers alone; None where a line was refused."""
     parts, rejects = _load_with(connection, files, wanted, [""] * len(wanted))
     # Why a line is no row is told from its text.
     return None if any(len(one.numbers) for one in rejects) else (parts, rejects)
