@@ -36,7 +36,7 @@ def test_one_object(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["table9"], "unknown experiment table9; known: all, systems, ablation, frozen, labels, modes, history, geometry, table1"),
+        (["table9"], "unknown experiment table9; known: all, systems, ablation, alone, frozen, labels, modes, history, geometry, table1"),
         (["fig3", "--scale", "huge"], "unknown scale huge; known: smoke, small, paper"),
         (["fig3", "--seeds", "0,x"], "--seeds 0,x: write whole numbers from 0 on, joined by commas"),
         (["fig3", "--seeds", "-1"], "--seeds -1: write whole numbers"),

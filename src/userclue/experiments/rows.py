@@ -17,7 +17,10 @@ from userclue.metrics.ranking import ranking_metrics
 Json = dict[str, Any]
 POOL_SEED = 0
 # The variant that the others of an experiment are compared with; elsewhere our own systems are compared with the others.
-BASE_VARIANT = {"table3": "dropout", "fig5": "0.5", "fig6": "both", "ablation": "whole", "frozen": "whole", "modes": "fine-tune"}
+BASE_VARIANT = {
+    "table3": "dropout", "fig5": "0.5", "fig6": "both", "modes": "fine-tune",
+    "ablation": "whole", "alone": "none of them", "frozen": "whole",
+}  # fmt: skip
 UNITS = {
     "accuracy": "users", "auroc": "users", "macro_f1": "classes", "mrr@10": "instances", "recall@10": "instances", "ndcg@10": "instances"
 }  # fmt: skip

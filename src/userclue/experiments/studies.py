@@ -1,6 +1,6 @@
 """The experiments: each a list of cells, with the place of each cell's result in its table or figure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,19 @@ WITHOUT: dict[str, tuple[Settings, Settings, tuple[str, ...]]] = {
     "a head that starts as the item embeddings": ((), (("head", "copied"),), ("sequential",)),
     "width 64": ((("dim", 64),), (), ALL_TASKS),
     "LayerNorm before": ((("norm", "pre"),), (), ALL_TASKS),
+}
+# Each ingredient alone, beside the network of `best` from a random start that learns from one position a history.
+UNTRAINED: Settings = (("epochs", None), ("minutes", None), ("steps", 1))  # nothing of it is kept, or the factors it starts from
+RANDOM: Settings = (("item_start", "random"),)
+BARE_FIT: Settings = (("wide", "none"),)
+ALONE: dict[str, tuple[Settings, Settings, tuple[str, ...]]] = {
+    "none of them": ((*UNTRAINED, *RANDOM), (*BARE_FIT, ("mode", "scratch")), ALL_TASKS),
+    "the factors at the start": (UNTRAINED, BARE_FIT, ALL_TASKS),
+    "the item-level loss": ((*RANDOM, *WITHOUT["no sequence-level loss"][0]), BARE_FIT, ALL_TASKS),
+    "the sequence-level loss": ((*RANDOM, *WITHOUT["no item-level loss"][0]), BARE_FIT, ALL_TASKS),
+    "CLUE's loss": ((*RANDOM, ("objective", "clue"), ("objectives", None), ("view", "dropout"), ("causal", True)), BARE_FIT, ALL_TASKS),
+    "the wide part": ((*UNTRAINED, *RANDOM), (("mode", "scratch"),), ALL_TASKS),
+    "every position": ((*UNTRAINED, *RANDOM), (*BARE_FIT, ("mode", "scratch"), ("positions", "all")), ("sequential",)),
 }
 # What of the ingredients is in the pre-trained vectors as they are.
 IN_VECTORS = (
@@ -155,14 +168,29 @@ def systems(data: Path | None, scale: Scale, seeds: Sequence[int]) -> list[Entry
 
 def ablation(data: Path | None, scale: Scale, seeds: Sequence[int]) -> list[Entry]:
     """The preset `best` without each of its ingredients in turn."""
-    found = []
-    for plan in plans_for((COLD_START_SLOTS[1], *PROFILING_SLOTS[:2], SEQUENTIAL_SLOTS[0]), data):
-        of_task = {name: (pretrain, fit) for name, (pretrain, fit, tasks) in WITHOUT.items() if plan.task in tasks}
-        for seed in seeds:
-            found += [
-                Entry(_cell(plan, "best", seed, scale, pretrain=pretrain, fit=fit), name) for name, (pretrain, fit) in of_task.items()
-            ]
-    return found
+    return _ingredients(WITHOUT, {}, data, scale, seeds)
+
+
+def alone(data: Path | None, scale: Scale, seeds: Sequence[int]) -> list[Entry]:
+    """Each ingredient of the preset `best` without the others."""
+    return _ingredients(ALONE, {"sequential": (("positions", "last"),)}, data, scale, seeds)
+
+
+def _ingredients(
+    ways: Mapping[str, tuple[Settings, Settings, tuple[str, ...]]],
+    base: Mapping[str, Settings],
+    data: Path | None,
+    scale: Scale,
+    seeds: Sequence[int],
+) -> list[Entry]:
+    """A cell for each way on each plan whose task has it. base: settings of the fit, by task, that a way may override."""
+    return [
+        Entry(_cell(plan, "best", seed, scale, pretrain=pretrain, fit=tuple(dict((*base.get(plan.task, ()), *fit)).items())), name)
+        for plan in plans_for((COLD_START_SLOTS[1], *PROFILING_SLOTS[:2], SEQUENTIAL_SLOTS[0]), data)
+        for seed in seeds
+        for name, (pretrain, fit, tasks) in ways.items()
+        if plan.task in tasks
+    ]
 
 
 def frozen(data: Path | None, scale: Scale, seeds: Sequence[int]) -> list[Entry]:
@@ -242,6 +270,7 @@ def _unless(view: str) -> tuple[tuple[str, Any], ...]:
 STUDIES: dict[str, Study] = {
     "systems": systems,
     "ablation": ablation,
+    "alone": alone,
     "frozen": frozen,
     "labels": labels,
     "modes": modes,
@@ -260,6 +289,7 @@ PAPER = tuple(name for name in STUDIES if name.startswith(("table", "fig")))
 TITLES = {
     "systems": "All systems on public data",
     "ablation": "Preset best without each of its ingredients",
+    "alone": "Each ingredient of preset best alone",
     "frozen": "Frozen vectors of preset best without each of its ingredients",
     "labels": "Share of the labels",
     "modes": "Frozen probe, adapter, fine-tune",
