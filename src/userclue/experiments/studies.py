@@ -7,6 +7,7 @@ from typing import Any
 
 from userclue.baselines.registry import BASELINES
 from userclue.experiments.cells import OURS, PLAIN, Cell, systems_for
+from userclue.experiments.ingredients import ALONE, IN_VECTORS, ONE_POSITION, WITHOUT, Settings, Ways
 from userclue.experiments.plans import (
     COLD_START_SLOTS,
     PROFILING_SLOTS,
@@ -30,47 +31,6 @@ ABLATIONS: dict[str, tuple[tuple[str, Any], ...]] = {
     "no stop-gradient": (BARE, ("stop_gradient", False)),
 }
 
-# Preset `best` without each of its ingredients: settings of the pre-training, of the fit, and the tasks that have the ingredient.
-ALL_TASKS = ("profiling", "cold-start", "sequential")
-Settings = tuple[tuple[str, Any], ...]
-WITHOUT: dict[str, tuple[Settings, Settings, tuple[str, ...]]] = {
-    "whole": ((), (), ALL_TASKS),
-    "no factors at the start": ((("item_start", "random"),), (), ALL_TASKS),
-    "no sequence-level loss": ((("objective", "next"), ("objectives", None), ("view", "dropout")), (), ALL_TASKS),
-    "no item-level loss": ((("objective", "infonce"), ("objectives", None), ("causal", True)), (), ALL_TASKS),
-    "CLUE's loss in place of InfoNCE": ((("objectives", "clue:0.2,next:1"),), (), ALL_TASKS),
-    "two dropout copies in place of two windows": ((("view", "dropout"),), (), ALL_TASKS),
-    "no pre-training": ((), (("mode", "scratch"),), ALL_TASKS),
-    "dropout 0.5": ((("dropout", 0.5),), (("dropout", 0.5),), ALL_TASKS),
-    "no wide part": ((), (("wide", "none"),), ALL_TASKS),
-    "one position a history": ((), (("positions", "last"),), ("sequential",)),
-    "a head that starts as the item embeddings": ((), (("head", "copied"),), ("sequential",)),
-    "width 64": ((("dim", 64),), (), ALL_TASKS),
-    "LayerNorm before": ((("norm", "pre"),), (), ALL_TASKS),
-}
-# Each ingredient alone, beside the network of `best` from a random start that learns from one position a history.
-UNTRAINED: Settings = (("epochs", None), ("minutes", None), ("steps", 1))  # nothing of it is kept, or the factors it starts from
-RANDOM: Settings = (("item_start", "random"),)
-BARE_FIT: Settings = (("wide", "none"),)
-ALONE: dict[str, tuple[Settings, Settings, tuple[str, ...]]] = {
-    "none of them": ((*UNTRAINED, *RANDOM), (*BARE_FIT, ("mode", "scratch")), ALL_TASKS),
-    "the factors at the start": (UNTRAINED, BARE_FIT, ALL_TASKS),
-    "the item-level loss": ((*RANDOM, *WITHOUT["no sequence-level loss"][0]), BARE_FIT, ALL_TASKS),
-    "the sequence-level loss": ((*RANDOM, *WITHOUT["no item-level loss"][0]), BARE_FIT, ALL_TASKS),
-    "CLUE's loss": ((*RANDOM, ("objective", "clue"), ("objectives", None), ("view", "dropout"), ("causal", True)), BARE_FIT, ALL_TASKS),
-    "the wide part": ((*UNTRAINED, *RANDOM), (("mode", "scratch"),), ALL_TASKS),
-    "every position": ((*UNTRAINED, *RANDOM), (*BARE_FIT, ("mode", "scratch"), ("positions", "all")), ("sequential",)),
-}
-# What of the ingredients is in the pre-trained vectors as they are.
-IN_VECTORS = (
-    "whole",
-    "no factors at the start",
-    "no sequence-level loss",
-    "no item-level loss",
-    "CLUE's loss in place of InfoNCE",
-    "two dropout copies in place of two windows",
-    "dropout 0.5",
-)
 PROBE: Settings = (("mode", "probe"), ("wide", "none"))
 LABEL_SHARES = (0.01, 0.05, 0.1, 0.4, 1.0)
 # What of the network is trained by the labels.
@@ -173,16 +133,10 @@ def ablation(data: Path | None, scale: Scale, seeds: Sequence[int]) -> list[Entr
 
 def alone(data: Path | None, scale: Scale, seeds: Sequence[int]) -> list[Entry]:
     """Each ingredient of the preset `best` without the others."""
-    return _ingredients(ALONE, {"sequential": (("positions", "last"),)}, data, scale, seeds)
+    return _ingredients(ALONE, ONE_POSITION, data, scale, seeds)
 
 
-def _ingredients(
-    ways: Mapping[str, tuple[Settings, Settings, tuple[str, ...]]],
-    base: Mapping[str, Settings],
-    data: Path | None,
-    scale: Scale,
-    seeds: Sequence[int],
-) -> list[Entry]:
+def _ingredients(ways: Ways, base: Mapping[str, Settings], data: Path | None, scale: Scale, seeds: Sequence[int]) -> list[Entry]:
     """A cell for each way on each plan whose task has it. base: settings of the fit, by task, that a way may override."""
     return [
         Entry(_cell(plan, "best", seed, scale, pretrain=pretrain, fit=tuple(dict((*base.get(plan.task, ()), *fit)).items())), name)
