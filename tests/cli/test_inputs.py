@@ -65,7 +65,8 @@ def test_folders_with_spaces_and_letters_of_the_world(run: Run, shop: Any, small
     (folder / "étiquettes.csv").write_bytes(shop["labels.csv"].read_bytes())
     prepared = run("prepare", folder / "événements.csv", "-o", folder / "le jeu")
     assert prepared.code == 0
-    assert f"next: userclue pretrain {shlex.quote(str(folder / 'le jeu'))} -o MODEL" in prepared.out.replace("\n", "")
+    # Where the line is folded depends on the length of the path.
+    assert "".join(f"userclue pretrain {shlex.quote(str(folder / 'le jeu'))} -o MODEL".split()) in "".join(prepared.out.split())
     assert hashes(folder / "le jeu") == hashes(shop["data"])
     assert run("pretrain", folder / "le jeu", "-o", folder / "模型", "--steps", 1, *small).code == 0
     words = ["--task", "profiling", "--labels", folder / "étiquettes.csv", "-o", folder / "classé", "--epochs", 1]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from userclue.data import events, formats
+from userclue.data import events, formats, inmemory
 from userclue.data.formats import scan_text
 from userclue.data.readers import CsvFile
 from userclue.data.store import Dataset
@@ -68,6 +68,7 @@ INTEGERS = "5,10,3\n5,2,1\n12,10,2\n5,7,9\n"
 )
 def test_read_as_integers_or_as_text(log: Log, make: Make, monkeypatch: pytest.MonkeyPatch, more: str) -> None:
     """The text of the odd row decides, whether or not the rest could be read as integers."""
+    monkeypatch.setattr(inmemory, "MOST_LINES", 0)
     path = log(INTEGERS + more)
     first = make(path)
     files, users, items = first.manifest["files"], first.users, first.vocabulary.table["item_id"]
@@ -78,6 +79,7 @@ def test_read_as_integers_or_as_text(log: Log, make: Make, monkeypatch: pytest.M
 
 
 def test_integers_are_read_as_integers(log: Log, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inmemory, "MOST_LINES", 0)
     monkeypatch.setattr(CsvFile, "as_integers", lambda _: pytest.fail("read as integers"))
     make(log("1,2,3.5\n" + INTEGERS))
     for text in (INTEGERS, INTEGERS.replace("\n", "\r\n")):

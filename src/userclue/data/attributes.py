@@ -79,7 +79,7 @@ def _read(connection: duckdb.DuckDBPyConnection, items: Any, item_col: str) -> t
     """The table of attributes and its key, which has neither nulls nor repeats."""
     if is_frame(items):
         items = pa.table(items if hasattr(items, "__arrow_c_stream__") else items.collect())
-    key = item_col if item_col in open_sources(connection, items, [item_col])[0].columns else "item_id"
+    key = item_col if item_col in open_sources(lambda: connection, items, [item_col])[0].columns else "item_id"
     table, origins = read_columns(connection, items, None, [key])
     ids = as_array(table[key], "item ids of the attributes")
     if ids.null_count:

@@ -10,7 +10,7 @@ import numpy as np
 from userclue.data.badrows import count_bad, first_bad
 from userclue.data.coding import code_ids
 from userclue.data.cores import k_core
-from userclue.data.events import load_events
+from userclue.data.events import load_events, open_events
 from userclue.data.histories import windowed
 from userclue.data.log import Log
 from userclue.data.sql import bounded, connect, one_row
@@ -50,9 +50,14 @@ def audit(
         connection = connect(Path(folder) / "spill", memory_limit, threads)
         try:
             with bounded("audit"):
-                log = load_events(
-                    connection, events, user_col=user_col, item_col=item_col, time_col=time_col, layout=layout, time_unit=time_unit
-                )
+                options: dict[str, Any] = {
+                    "user_col": user_col,
+                    "item_col": item_col,
+                    "time_col": time_col,
+                    "layout": layout,
+                    "time_unit": time_unit,
+                }
+                log = load_events(connection, open_events(lambda: connection, events, **options))
                 report = _describe(log)
                 report["would_drop"] = _would_drop(log, report, min_user_events, min_item_users, window)
         finally:

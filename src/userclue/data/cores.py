@@ -32,10 +32,9 @@ def k_core(connection: duckdb.DuckDBPyConnection, user_events: np.ndarray, n_ite
     Reads the tables raw(u, i), users(u, code), items(i, code). user_events: int64 [U], events of each user. An event whose user and
     item fall in one round is lost to its user's rule. Rounds stream over distinct (user, item) pairs; memory is O(U + I).
     """
-    users, items = np.ones(len(user_events), bool), np.ones(n_items, bool)
     if min_item_users <= 1:
-        users = user_events >= min_user_events
-        return Core(users, items, np.where(users, user_events, 0), int(user_events[~users].sum()), 0, 1)
+        return without_thin_users(user_events, n_items, min_user_events)
+    users, items = np.ones(len(user_events), bool), np.ones(n_items, bool)
     connection.execute(
         "CREATE OR REPLACE TABLE pairs AS SELECT users.code AS u, items.code AS i, n FROM "
         "(SELECT u, i, count(*) AS n FROM raw GROUP BY u, i) JOIN users USING (u) JOIN items USING (i)"
@@ -55,6 +54,12 @@ def k_core(connection: duckdb.DuckDBPyConnection, user_events: np.ndarray, n_ite
         alive = int(events.sum()) - of_thin
     connection.execute("DROP TABLE pairs")
     return Core(users, items, events, lost_to_users, lost_to_items, rounds)
+
+
+def without_thin_users(user_events: np.ndarray, n_items: int, min_user_events: int) -> Core:
+    """The core where no item is rare: one round, for which the events themselves are not asked."""
+    users = user_events >= min_user_events
+    return Core(users, np.ones(n_items, bool), np.where(users, user_events, 0), int(user_events[~users].sum()), 0, 1)
 
 
 def _count(connection: duckdb.DuckDBPyConnection, users: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

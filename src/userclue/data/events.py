@@ -4,6 +4,7 @@ Bad rows stay in the table with a null user, item or time; `prepare` decides whe
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,26 @@ from userclue.data.origins import Origins, Part
 from userclue.data.peterrec import PeterRecFile
 from userclue.data.readers import CsvFile, Frame, ParquetFile, Rejects, SequenceFile, Source
 from userclue.data.settle import GUESSED, as_text, guess, select_list, settle
-from userclue.data.sql import bounded, one_row, quoted, translated
+from userclue.data.sql import Connect, bounded, one_row, quoted, translated
 from userclue.data.times import UNITS
 from userclue.errors import DataError, UsageError
 
 DEFAULT_COLUMNS = ("user_id", "item_id", "timestamp")
 LAYOUTS = ("auto", "events", "sequences", "peterrec")
+NO_TIME = "the log has no time: its rows are taken to stand in the order of events; if a column holds the time, name it with time_col"
 
 
-def load_events(
-    connection: duckdb.DuckDBPyConnection,
+@dataclass(frozen=True)
+class Opened:
+    """The readers of a log, nothing loaded; what they call user, item and time (None: there is none); the unit of time, if told."""
+
+    sources: list[Source]
+    columns: tuple[str, str, str | None]
+    time_unit: str | None
+
+
+def open_events(
+    connection: Connect,
     events: Any,
     *,
     user_col: str = "user_id",
@@ -34,11 +45,10 @@ def load_events(
     time_col: str | None = "timestamp",
     layout: str = "auto",
     time_unit: str | None = None,
-) -> Log:
-    """Load `events` (path, glob, folder, list of these, or frame) into the connection's table raw, and settle its types.
+) -> Opened:
+    """Find the readers of `events` (path, glob, folder, list of these, or frame), and the columns in them.
 
-    Raises DataError when a file cannot be read or a column is missing; UsageError for unknown options. What is wrong with the
-    values is left in the log's `problems`, null rows and `rejects`.
+    Raises DataError when a file cannot be read or a column is missing; UsageError for unknown options.
     """
     if layout not in LAYOUTS:
         raise UsageError(f"layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
@@ -47,38 +57,42 @@ def load_events(
     expected = [user_col, item_col, *([time_col] if time_col else [])]
     sources = open_sources(connection, events, expected, layout)
     if isinstance(sources[0], SequenceFile):
-        columns: tuple[str, str, str | None] = ("user", "item", None)
-    else:
-        columns = _columns(sources, user_col, item_col, time_col)
-    log = _load(connection, sources, columns)
+        return Opened(sources, ("user", "item", None), time_unit)
+    return Opened(sources, _columns(sources, user_col, item_col, time_col), time_unit)
+
+
+def load_events(connection: duckdb.DuckDBPyConnection, opened: Opened) -> Log:
+    """Load a log into the connection's table raw, and settle its types.
+
+    Raises DataError when a file cannot be read or holds no rows. What is wrong with the values is left in the log's `problems`, null
+    rows and `rejects`.
+    """
+    sources = opened.sources
+    log = _load(connection, sources, opened.columns)
     if isinstance(sources[0], SequenceFile):
         log.layout = sources[0].layout
         empty = sum(one.empty_users for one in sources if isinstance(one, SequenceFile))
         if empty:
             log.warnings.append(f"{empty} lines name a user without items; they are left out")
-    elif columns[2] is None:
-        log.warnings.append(
-            "the log has no time: its rows are taken to stand in the order of events; if a column holds the time, name it with time_col"
-        )
+    elif opened.columns[2] is None:
+        log.warnings.append(NO_TIME)
     if not log.n_rows + log.n_rejected:
         raise DataError(f"{log.origins.parts[0].name}: has no rows below its header; give a log with events")
     with bounded("events"):
-        settle(log, time_unit)
+        settle(log, opened.time_unit)
     return log
 
 
-def open_sources(
-    connection: duckdb.DuckDBPyConnection, source: Any, expected: Sequence[str], layout: str = "events", as_is: bool = False
-) -> list[Source]:
+def open_sources(connection: Connect, source: Any, expected: Sequence[str], layout: str = "events", as_is: bool = False) -> list[Source]:
     """A reader for each file that `source` names, or for the frame it is; columns known, nothing loaded. as_is: keep their types."""
     if is_frame(source):
-        return [Frame(connection, source, as_is)]
+        return [Frame(connection(), source, as_is)]
     if isinstance(source, dict) or not isinstance(source, str | Sequence | Path):
         raise DataError(f"{type(source).__name__} cannot be read: give a path, or a Polars, pandas or Arrow table")
     paths = find_files(source)
     kind = format_of(paths[0])
     if kind == "parquet":
-        return [ParquetFile(connection, path, as_is) for path in paths]
+        return [ParquetFile(connection(), path, as_is) for path in paths]
     if kind == "json":
         return [JsonLines(path) for path in paths]
     if layout == "sequences":
@@ -144,7 +158,7 @@ def _load(connection: duckdb.DuckDBPyConnection, sources: list[Source], columns:
             guesses = as_text(merged)
             loaded = _load_with(connection, sources, wanted, guesses)
     parts, rejects = loaded
-    log = Log(connection, columns, Origins(parts), rejects)
+    log = Log(columns=columns, connection=connection, origins=Origins(parts), rejects=rejects)
     types = [guess if guess in GUESSED else kind for guess, kind in zip(guesses, merged, strict=True)]
     log.types = dict(zip("uit", types, strict=False))
     return log
@@ -197,7 +211,7 @@ def read_columns(
 
     Raises DataError for missing columns and for lines that are no row.
     """
-    sources = open_sources(connection, source, required, as_is=True)
+    sources = open_sources(lambda: connection, source, required, as_is=True)
     tables, parts = [], []
     for one in sources:
         for name in required:

@@ -23,7 +23,7 @@ FORMATS = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-_CHUNK = 1 << 20  # small enough to stay in the processor's cache while it is looked at several times
+_CHUNK = 1 << 18  # small enough to stay in the processor's cache while it is looked at several times
 _LF, _ZERO = 10, 48
 _MARKS = b"\r\n,;\t|"
 
@@ -117,9 +117,9 @@ def scan_text(path: Path) -> TextScan:
                 if last == b"\r" or b"\r" in chunk:
                     crlf += chunk.count(b"\r\n") + (last == b"\r" and chunk[:1] == b"\n")
                 lines += int(np.count_nonzero(np.frombuffer(chunk, np.uint8) == _LF))
-                if chunk is not first:
-                    integers = integers and _plain_integers(before + chunk, marks)
-                last, before = chunk[-1:], (before + chunk)[-2:]
+                if chunk is not first and integers:
+                    integers = _plain_integers(before + chunk, marks)
+                last, before = chunk[-1:], (before + chunk[-2:])[-2:]
                 chunk = file.read(_CHUNK)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error}); check the file") from None

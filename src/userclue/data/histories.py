@@ -6,7 +6,7 @@
 The database only looks up the codes: to sort a whole log there costs several times as much.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
@@ -54,24 +54,35 @@ def write_sorted(
     unit: str | None,
     now_ms: int,
 ) -> Written:
-    """Write the item codes (int32, for `number_items`) into `spill` and, if the log has a `unit`, times.npy (int64 ms) into `folder`.
+    """Write the histories of a log that lies in the database, as `write_pieces` does.
 
     Reads raw(u, i, t), users(u, code), items(i, code), joined on what is in all three. lengths: int64 [U], events of each user there;
     kept: how many of them, from the oldest on, are written. What is dealt out takes up to 22 bytes an event of `spill`.
     """
-    result = Written(np.zeros(n_items, np.int64))
-    total = int(kept.sum())
     dealt = _Dealt(spill, lengths, timed=unit is not None)
     dealt.deal(connection)
+    written = write_pieces(dealt.histories(connection, kept), folder, spill, int(kept.sum()), n_items, unit, now_ms)
+    dealt.remove()
+    return written
+
+
+def write_pieces(
+    pieces: Iterable[tuple[np.ndarray, np.ndarray]], folder: Path, spill: Path, total: int, n_items: int, unit: str | None, now_ms: int
+) -> Written:
+    """Write item codes (int32, for `number_items`) into `spill` and, if the log has a `unit`, times.npy (int64 ms) into `folder`.
+
+    pieces: item codes and times, in order, `total` in all.
+    """
+    spill.mkdir(exist_ok=True)
+    result = Written(np.zeros(n_items, np.int64))
     with ExitStack() as stack:
         codes = stack.enter_context((spill / CODES).open("wb"))
         times = stack.enter_context(NpyWriter(folder / "times.npy", np.int64, total)) if unit else None
-        for found, at in dealt.histories(connection, kept):
+        for found, at in pieces:
             codes.write(found.data)
             np.add.at(result.item_counts, found, 1)
             if times is not None and unit is not None:
                 _append_times(times, at, unit, result, now_ms)
-    dealt.remove()
     return result
 
 
@@ -127,10 +138,7 @@ class _Dealt:
                 continue
             user, item, row, *time = (np.fromfile(path, dtype, count, offset=begin * dtype.itemsize) for path, dtype in self.files.items())
             order = in_order(user, row, time[0] if time else None)
-            lengths = self.lengths[first:end]
-            if not np.array_equal(lengths, kept[first:end]):
-                place = np.arange(count) - np.repeat(self.starts[first:end] - begin, lengths)
-                order = order[place < np.repeat(kept[first:end], lengths)]
+            order = first_of_each(order, self.lengths[first:end], kept[first:end])
             yield item[order], time[0][order] if time else np.zeros(0, np.int64)
 
     def _giant(self, connection: duckdb.DuckDBPyConnection, user: int, kept: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -148,17 +156,28 @@ class _Dealt:
 
 
 def in_order(user: np.ndarray, row: np.ndarray, time: np.ndarray | None) -> np.ndarray:
-    """The order by (user, time, row), or by (user, row) without times: int64 [n]. user: uint16 [n]; row, time: int64 [n].
+    """The order by (user, time, row), or by (user, row) without times: int64 [n]. user: uint16 [n] or int32, not negative.
 
-    Quick where the rows rise, or nearly so, and no user's next event is earlier than the one before it.
+    row, time: int64 [n]. Quick where the rows rise, or nearly so, and no user's next event is earlier than the one before it.
     """
     order = np.arange(len(row)) if np.all(row[1:] > row[:-1]) else np.argsort(row, kind="stable")
-    order = order[np.argsort(user[order], kind="stable")]
+    order = order[np.argsort(user[order].astype(np.uint16), kind="stable")]  # the lower 16 bits: NumPy sorts those by radix
+    if user.itemsize > 2 and user.max(initial=0) > 0xFFFF:
+        order = order[np.argsort((user[order] >> 16).astype(np.uint16), kind="stable")]
     if time is not None:
         user, time = user[order], time[order]
         if np.any((time[1:] < time[:-1]) & (user[1:] == user[:-1])):
             order = order[np.lexsort((time, user))]
     return order
+
+
+def first_of_each(order: np.ndarray, lengths: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Of events in the order of their users, `lengths` (int64 [U]) each, the first `kept` of each."""
+    if np.array_equal(lengths, kept):
+        return order
+    place = np.arange(len(order)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    first: np.ndarray = order[place < np.repeat(kept, lengths)]
+    return first
 
 
 def _append_times(writer: NpyWriter, raw: np.ndarray, unit: str, result: Written, now_ms: int) -> None:

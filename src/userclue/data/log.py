@@ -8,23 +8,31 @@ from userclue.data.origins import Origins
 from userclue.data.readers import Rejects
 
 
-@dataclass
-class Log:
-    """A loaded log. raw.u and raw.i are BIGINT, UBIGINT or VARCHAR; raw.t, if `unit`, is BIGINT in `unit`.
+@dataclass(kw_only=True)
+class Facts:
+    """What a log calls user, item and time (None: it has no time), and how its times are written.
 
-    columns: what the log calls user, item and time (None: it has no time). unit: s, ms, us or ns of raw.t, None without time.
-    time_kind: how times were written (s, ms, us, ns, iso, date). problems: what makes the log unfit for `prepare`.
+    unit: s, ms, us or ns of the times, None without time. time_kind: how they were written (s, ms, us, ns, iso, date).
     """
 
-    connection: duckdb.DuckDBPyConnection
     columns: tuple[str, str, str | None]
-    origins: Origins
-    rejects: list[Rejects]
-    types: dict[str, str] = field(default_factory=dict)
     unit: str | None = None
     time_kind: str | None = None
     layout: str = "events"
     warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class Log(Facts):
+    """A loaded log. raw.u and raw.i are BIGINT, UBIGINT or VARCHAR; raw.t, if `unit`, is BIGINT in `unit`.
+
+    problems: what makes the log unfit for `prepare`.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+    origins: Origins
+    rejects: list[Rejects]
+    types: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     @property

@@ -6,7 +6,8 @@ same dataset from any format, and from any order of files where times differ.
 
 import shutil
 import time
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +18,24 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from userclue.data.attributes import with_attributes
-from userclue.data.badrows import refuse_or_quarantine
-from userclue.data.coding import code_ids
+from userclue.data.coded import Coded, Tally
 from userclue.data.columns import to_arrow
-from userclue.data.cores import Core, k_core
-from userclue.data.events import load_events
-from userclue.data.histories import Written, number_items, windowed, write_sorted
-from userclue.data.log import Log
+from userclue.data.events import open_events
+from userclue.data.histories import Written, number_items, windowed
+from userclue.data.indatabase import InDatabase
+from userclue.data.inmemory import InMemory
+from userclue.data.log import Facts
 from userclue.data.numbering import Numbering, number_anew, number_by
 from userclue.data.options import PrepareOptions
 from userclue.data.peterrec import PeterRecFile, write_targets
-from userclue.data.sql import bounded, connect, one_row
+from userclue.data.sql import Connect, bounded, check_threads, connect
 from userclue.data.store import FORMAT_VERSION, KIND, Dataset, NpyWriter
-from userclue.data.times import from_ms, parse_instant
 from userclue.data.vocabulary import Vocabulary
 from userclue.errors import DataError, UsageError
 from userclue.files import MANIFEST, file_hashes, staged_folder, write_json
 from userclue.version import VERSION
 
-RULES = ("until", "duplicates", "min_user_events", "min_item_users", "window")
-
-
-@dataclass
-class _Tally:
-    """What became of the rows read."""
-
-    read: int = 0
-    quarantined: int = 0
-    dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RULES, 0))
-    longest: int = 0
-    warnings: list[str] = field(default_factory=list)
+_OF_THE_LOG = {"user_col", "item_col", "time_col", "layout", "time_unit"}
 
 
 def prepare(
@@ -75,140 +64,56 @@ def prepare(
     known = Vocabulary.load(Path(vocabulary) / "vocabulary.parquet") if vocabulary is not None else None
     if chosen.grow and known is None:
         raise UsageError("grow: needs a vocabulary to grow; name one with vocabulary (--vocabulary)")
+    check_threads(threads)
     out = Path(out)
-    with staged_folder(out, overwrite) as folder:
+    with staged_folder(out, overwrite) as folder, ExitStack() as stack:
         spill = folder / "spill"
-        connection = connect(spill, memory_limit, threads)
-        try:
-            with bounded("prepare"):
-                manifest = _build(connection, events, folder, spill, chosen, items, known)
-        finally:
-            connection.close()
-            shutil.rmtree(spill, ignore_errors=True)
+        stack.callback(shutil.rmtree, spill, ignore_errors=True)
+
+        @cache
+        def database() -> duckdb.DuckDBPyConnection:
+            return stack.enter_context(connect(spill, memory_limit, threads))
+
+        with bounded("prepare"):
+            opened = open_events(database, events, **chosen.model_dump(include=_OF_THE_LOG))
+            # A limit on memory is the database's to keep.
+            small = InMemory.of(opened, chosen) if memory_limit is None else None
+            log: Coded = small or InDatabase(database(), opened, chosen, folder)
+            manifest = _write(log, database, folder, spill, chosen, items, known)
         manifest["files"] = file_hashes(folder)
         write_json(folder / MANIFEST, manifest)
     return Dataset.open(out)
 
 
-def _build(
-    connection: duckdb.DuckDBPyConnection,
-    events: Any,
-    folder: Path,
-    spill: Path,
-    options: PrepareOptions,
-    items: Any,
-    known: Vocabulary | None,
+def _write(
+    log: Coded, database: Connect, folder: Path, spill: Path, options: PrepareOptions, items: Any, known: Vocabulary | None
 ) -> dict[str, Any]:
     """Write every file of the dataset but the manifest, and return the manifest without hashes."""
-    log = load_events(
-        connection,
-        events,
-        user_col=options.user_col,
-        item_col=options.item_col,
-        time_col=options.time_col,
-        layout=options.layout,
-        time_unit=options.time_unit,
-    )
-    if log.problems:
-        raise DataError(log.problems[0])
-    tally = _Tally(read=log.n_rows + log.n_rejected, warnings=log.warnings)
-    tally.quarantined = refuse_or_quarantine(log, options.on_error, options.max_bad_share, folder)
-    _filter(log, options, tally)
-    core, lengths = _code(log, options, tally)
+    lengths, facts, tally = log.lengths, log.facts, log.tally
     kept = windowed(lengths, options.window)
     tally.dropped["window"] = int((lengths - kept).sum())
     if not kept.any():
         raise DataError(_nothing_left(options, tally))
-    _keep_only(connection, core)
-    written = write_sorted(connection, folder, spill, lengths, kept, len(core.items), log.unit, round(time.time() * 1000))
-    item_ids = connection.sql("SELECT i FROM all_items ORDER BY code").to_arrow_table()["i"].combine_chunks()
-    counts = written.item_counts
+    written = log.write(folder, spill, kept, round(time.time() * 1000))
+    item_ids, counts = log.item_ids(), written.item_counts
     numbering = number_anew(item_ids, counts) if known is None else number_by(known, item_ids, counts, options.grow)
     number_items(spill, folder, numbering.index_of_code, int(kept.sum()))
-    final = _with_items(connection, numbering, items, log, tally)
+    final = numbering.vocabulary
+    if items is not None:
+        final, without = with_attributes(database(), final, items, facts.columns[1])
+        if without:
+            facts.warnings.append(f"{without} of {final.n_items} items have no row in the table of attributes; their attributes are null")
     final.save(folder / "vocabulary.parquet")
-    sizes = _write_users(connection, folder, kept, options.window)
-    _warn(log, tally, written, numbering)
-    manifest = _manifest(log, options, tally, written, numbering, final, sizes)
-    if log.layout == PeterRecFile.layout:
-        manifest["targets"] = write_targets(connection, folder, options.targets)
+    sizes = _write_users(log.user_ids(), folder, kept, options.window)
+    _warn(facts, tally, written, numbering)
+    manifest = _manifest(facts, options, tally, written, numbering, final, sizes)
+    if facts.layout == PeterRecFile.layout:
+        manifest["targets"] = write_targets(database(), folder, options.targets)
     return manifest
 
 
-def _filter(log: Log, options: PrepareOptions, tally: _Tally) -> None:
-    """Take bad rows, late events and repeated ones out of raw; what is left keeps its order."""
-    connection = log.connection
-    conditions = [f"NOT ({log.bad_condition()})"] if tally.quarantined else []
-    if options.until is not None:
-        if log.unit is None:
-            raise UsageError("until needs times, and the log has none; name the time column with time_col (--time-col)")
-        bound = from_ms(parse_instant(options.until, "until"), log.unit)
-        late = f"raw.t >= {bound}"
-        tally.dropped["until"] = one_row(connection, f"SELECT count(*) FROM raw WHERE {' AND '.join([*conditions, late])}")[0]
-        conditions.append(f"NOT ({late})")
-    if options.duplicates == "drop":
-        if log.unit is None:
-            raise UsageError('duplicates "drop" needs times to tell repeated events from copies, and the log has none')
-        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-        connection.execute(
-            f"CREATE TABLE twice AS SELECT u, i, t, min(rowid) AS first, count(*) - 1 AS extra FROM raw {where} "
-            "GROUP BY u, i, t HAVING count(*) > 1"
-        )
-        tally.dropped["duplicates"] = int(one_row(connection, "SELECT coalesce(sum(extra), 0) FROM twice")[0])
-        conditions.append(
-            "NOT EXISTS (FROM twice WHERE twice.u = raw.u AND twice.i = raw.i AND twice.t = raw.t AND twice.first <> raw.rowid)"
-        )
-    if tally.quarantined or tally.dropped["until"] or tally.dropped["duplicates"]:
-        connection.execute(f"CREATE TABLE clean AS SELECT raw.* FROM raw WHERE {' AND '.join(conditions)}")
-        connection.execute("DROP TABLE raw")
-        connection.execute("ALTER TABLE clean RENAME TO raw")
-
-
-def _code(log: Log, options: PrepareOptions, tally: _Tally) -> tuple[Core, np.ndarray]:
-    """Give users and items codes in the order of their ids, and find the core. Returns it and the events of each user in it."""
-    connection = log.connection
-    events, n_items = code_ids(connection)
-    for table, column in (("all_users", "u"), ("all_items", "i")):
-        _warn_of_floats(log, table, column, tally)
-    tally.longest = int(events.max(initial=0))
-    core = k_core(connection, events, n_items, options.min_user_events, options.min_item_users)
-    tally.dropped["min_user_events"], tally.dropped["min_item_users"] = core.lost_to_users, core.lost_to_items
-    return core, core.user_events
-
-
-def _warn_of_floats(log: Log, table: str, column: str, tally: _Tally) -> None:
-    """Warn of ids that look as if integers had been written out as floats."""
-    if log.types[column] != "text":
-        return
-    name = log.columns["ui".index(column)]
-    floats, present = one_row(log.connection, rf"SELECT count(*) FILTER (regexp_full_match({column}, '-?\d+\.0')), count(*) FROM {table}")
-    if present and floats == present:
-        tally.warnings.append(f'column "{name}": every id ends in ".0", as when integers are written as floats; they are kept as text')
-
-
-def _keep_only(connection: duckdb.DuckDBPyConnection, core: Core) -> None:
-    """Narrow the views users and items to the core."""
-    for table, mask, column in (("users", core.users, "u"), ("items", core.items, "i")):
-        if mask.all():
-            continue
-        connection.register("staying", pa.table({"code": to_arrow(np.flatnonzero(mask).astype(np.int32))}))
-        connection.execute(f"CREATE TABLE core_{table} AS SELECT {column}, code FROM all_{table} SEMI JOIN staying USING (code)")
-        connection.unregister("staying")
-        connection.execute(f"CREATE OR REPLACE VIEW {table} AS SELECT {column}, code FROM core_{table}")
-
-
-def _with_items(connection: duckdb.DuckDBPyConnection, numbering: Numbering, items: Any, log: Log, tally: _Tally) -> Vocabulary:
-    if items is None:
-        return numbering.vocabulary
-    vocabulary, without = with_attributes(connection, numbering.vocabulary, items, log.columns[1])
-    if without:
-        tally.warnings.append(f"{without} of {vocabulary.n_items} items have no row in the table of attributes; their attributes are null")
-    return vocabulary
-
-
-def _write_users(connection: duckdb.DuckDBPyConnection, folder: Path, kept: np.ndarray, window: int | None) -> np.ndarray:
+def _write_users(ids: pa.Array, folder: Path, kept: np.ndarray, window: int | None) -> np.ndarray:
     """Write users.parquet and offsets.npy; returns the length of each sequence, int64."""
-    ids = connection.sql("SELECT u FROM all_users ORDER BY code").to_arrow_table()["u"]
     staying = np.flatnonzero(kept)
     if window is None:
         sizes = kept[staying]
@@ -228,7 +133,7 @@ def _write_users(connection: duckdb.DuckDBPyConnection, folder: Path, kept: np.n
     return sizes
 
 
-def _nothing_left(options: PrepareOptions, tally: _Tally) -> str:
+def _nothing_left(options: PrepareOptions, tally: Tally) -> str:
     """Which rule dropped everything, and what would not."""
     gone = {rule: count for rule, count in tally.dropped.items() if count}
     if not gone:
@@ -238,22 +143,22 @@ def _nothing_left(options: PrepareOptions, tally: _Tally) -> str:
     return f"no event is left of {tally.read}: {lost}; {longest}; loosen the rule or give a longer log"
 
 
-def _warn(log: Log, tally: _Tally, written: Written, numbering: Numbering) -> None:
+def _warn(log: Facts, tally: Tally, written: Written, numbering: Numbering) -> None:
     if written.negative:
-        tally.warnings.append(f"{written.negative} events are before 1970 (negative times); they are kept")
+        log.warnings.append(f"{written.negative} events are before 1970 (negative times); they are kept")
     if written.future:
-        tally.warnings.append(f"{written.future} events are in the future; they are kept: check the time unit ({log.time_kind})")
+        log.warnings.append(f"{written.future} events are in the future; they are kept: check the time unit ({log.time_kind})")
     if numbering.unknown_events:
         total = int(written.item_counts.sum())
         every = "all" if numbering.unknown_events == total else str(numbering.unknown_events)
         hint = "; is it another catalogue's?" if every == "all" else ""
-        tally.warnings.append(f"{every} of {total} events are of {numbering.unknown_items} items unknown to the vocabulary (UNK){hint}")
+        log.warnings.append(f"{every} of {total} events are of {numbering.unknown_items} items unknown to the vocabulary (UNK){hint}")
     if tally.quarantined:
-        tally.warnings.append(f"{tally.quarantined} bad rows are set aside in quarantine.parquet")
+        log.warnings.append(f"{tally.quarantined} bad rows are set aside in quarantine.parquet")
 
 
 def _manifest(
-    log: Log, options: PrepareOptions, tally: _Tally, written: Written, numbering: Numbering, vocabulary: Vocabulary, sizes: np.ndarray
+    log: Facts, options: PrepareOptions, tally: Tally, written: Written, numbering: Numbering, vocabulary: Vocabulary, sizes: np.ndarray
 ) -> dict[str, Any]:
     user, item, column = log.columns
     levels = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "max": 1.0}
@@ -276,5 +181,5 @@ def _manifest(
         "time": None if column is None else {"unit": log.time_kind, "min": written.first, "max": written.last},
         "lengths": dict(zip(levels, lengths.tolist(), strict=True)) | {"mean": float(sizes.mean())},
         "settings": options.model_dump(),
-        "warnings": tally.warnings,
+        "warnings": log.warnings,
     }

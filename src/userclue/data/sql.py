@@ -1,7 +1,7 @@
 """A DuckDB session that spills beside its output, and its errors as ours."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ import duckdb
 from userclue.errors import DataError, UsageError, UserclueError
 
 DEFAULT_MEMORY = "2GB"
+Connect = Callable[[], duckdb.DuckDBPyConnection]
+"""A connection, made when it is first asked for: DuckDB takes a hundredth of a second to start, and not every log needs it."""
 
 
 def connect(spill: Path, memory_limit: str | None = None, threads: int | None = None) -> duckdb.DuckDBPyConnection:
@@ -22,9 +24,8 @@ def connect(spill: Path, memory_limit: str | None = None, threads: int | None = 
         "autoinstall_known_extensions": False,
         "TimeZone": "UTC",  # nothing may depend on where the machine stands
     }
+    check_threads(threads)
     if threads is not None:
-        if threads < 1:
-            raise UsageError(f"threads {threads}: give 1 or more")
         settings["threads"] = threads
     try:
         connection = duckdb.connect(config=settings)
@@ -32,6 +33,12 @@ def connect(spill: Path, memory_limit: str | None = None, threads: int | None = 
         raise UsageError(f"memory_limit {memory_limit!r}: {first_line(error)}; write it as 2GB or 500MB") from None
     connection.execute("SET enable_progress_bar = false")  # else what takes seconds may draw one into standard output
     return connection
+
+
+def check_threads(threads: int | None) -> None:
+    """UsageError for less than one thread; None is as many as there are cores."""
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads {threads}: give 1 or more")
 
 
 def quoted(name: str) -> str:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from userclue.data.lookup import Lookup
 from userclue.data.vocabulary import FIRST_ITEM, UNK, Vocabulary
 from userclue.errors import ArtifactError
-from userclue.files import fsync, read_manifest, verify_files
+from userclue.files import read_manifest, verify_files
 
 KIND = "dataset"
 FORMAT_VERSION = 1
@@ -107,7 +107,10 @@ def gather(values: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> tuple[np
 
 
 class NpyWriter:
-    """A one-dimensional .npy file of known length, written piece by piece: header first, nothing of its length in memory."""
+    """A one-dimensional .npy file of known length, written piece by piece: header first, nothing of its length in memory.
+
+    It is on disk when the staged folder around it is put in place.
+    """
 
     def __init__(self, path: Path, dtype: Any, length: int) -> None:
         self._path, self._dtype, self._left = path, np.dtype(dtype), length
@@ -127,10 +130,8 @@ class NpyWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         self._file.close()
-        if kind is None:
-            if self._left:
-                raise ValueError(f"{self._path}: {self._left} values fewer than announced")
-            fsync(self._path)
+        if kind is None and self._left:
+            raise ValueError(f"{self._path}: {self._left} values fewer than announced")
 
 
 def map_npy(path: Path, dtype: Any, length: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from userclue.data.badrows import refuse_or_quarantine
-from userclue.data.events import DEFAULT_COLUMNS, load_events, open_sources, require_column
+from userclue.data.events import DEFAULT_COLUMNS, load_events, open_events, open_sources, require_column
 from userclue.data.formats import is_frame
 from userclue.data.peterrec import PeterRecFile
 from userclue.data.readers import SequenceFile
@@ -29,14 +29,14 @@ def read_targets(source: Any) -> pa.Table:
         connection = connect(Path(folder) / "spill")
         try:
             with bounded("targets"):
-                for one in open_sources(connection, source, DEFAULT_COLUMNS, "auto"):
+                for one in open_sources(lambda: connection, source, DEFAULT_COLUMNS, "auto"):
                     if isinstance(one, PeterRecFile):
                         raise DataError(
                             f"{one.name}: is in PeterRec's layout; `prepare` it, and give the targets.csv in the dataset's folder"
                         )
                     for name in () if isinstance(one, SequenceFile) else DEFAULT_COLUMNS[:2]:
                         require_column(one, name, "rename it", DEFAULT_COLUMNS)
-                log = load_events(connection, source)
+                log = load_events(connection, open_events(lambda: connection, source))
                 if log.problems:
                     raise DataError(log.problems[0])
                 refuse_or_quarantine(log, "fail", 0.0, Path(folder))
