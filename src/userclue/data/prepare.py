@@ -1,4 +1,4 @@
-"""A log of events becomes a dataset folder: load, check, filter, number, sort, write. Nothing of the log's length is held in memory.
+"""A log of events becomes a dataset folder: load, check, filter, number, sort, write. Nothing of a long log's length is held in memory.
 
 Order: users by id, inside a user by (time, input row), stably; items numbered by falling count, then by id. The same log gives the
 same dataset from any format, and from any order of files where times differ.
