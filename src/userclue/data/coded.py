@@ -10,7 +10,7 @@ import pyarrow as pa
 from userclue.data.histories import Written
 from userclue.data.log import Facts
 
-RULES = ("until", "duplicates", "min_user_events", "min_item_users", "window")
+_RULES = ("until", "duplicates", "min_user_events", "min_item_users", "window")
 
 
 @dataclass
@@ -19,7 +19,7 @@ class Tally:
 
     read: int
     quarantined: int = 0
-    dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RULES, 0))
+    dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_RULES, 0))
     longest: int = 0
 
 

@@ -1,6 +1,6 @@
-"""A small log of nothing but integers, read and coded in memory: a third of the time that the database takes to start and to plan.
+"""A small log of nothing but integers, read and coded in memory, in less time than the database takes to start and to plan.
 
-What this cannot vouch for is left to the database, with all that is to be said of it: None here, and no error.
+Whatever this cannot vouch for is left to the database, and all that is to be said of it: here it is None, and no error.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from userclue.data.readers import CsvFile
 from userclue.data.times import UNITS, unit_of
 
 MOST_LINES = 1 << 20  # some 100 MB at the most
-_DENSE = 8
+_SPARSE = 8  # so many numbers between the least id and the greatest for each event: from there on a sort takes less than a table of them
 
 
 class InMemory:
@@ -38,7 +38,7 @@ class InMemory:
 
     @classmethod
     def of(cls, opened: Opened, options: PrepareOptions) -> "InMemory | None":
-        """The log, if it is text of at most MOST_LINES lines in which every row is integers, and no rule is about pairs or times."""
+        """The log, if it is text of less than MOST_LINES lines in which every row is integers, and no rule is about pairs or times."""
         files = [one for one in opened.sources if isinstance(one, CsvFile) and one.scan.integers]
         rows = sum(one.scan.lines - 1 for one in files)
         plain = len(files) == len(opened.sources) and 0 < rows < MOST_LINES
@@ -82,7 +82,7 @@ class InMemory:
 def codes(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The distinct ids, rising, int64 [U], and the place of each id among them, int32 [N]. ids: int64 [N], N > 0."""
     low, high = int(ids.min()), int(ids.max())
-    if high - low >= _DENSE * len(ids):
+    if high - low >= _SPARSE * len(ids):
         distinct, code = np.unique(ids, return_inverse=True)
         return distinct, code.astype(np.int32)
     present = np.zeros(high - low + 1, bool)
