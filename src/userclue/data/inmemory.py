@@ -100,6 +100,7 @@ def _read(file: CsvFile, wanted: list[str]) -> pa.Table:
         csv.ReadOptions(use_threads=False, column_names=names, skip_rows=1),
         csv.ParseOptions(delimiter=file.delimiter, quote_char=False),
         csv.ConvertOptions(column_types=dict.fromkeys(picked, pa.int64()), include_columns=picked),
+        pa.system_memory_pool(),  # Arrow's own asks the system for pages anew, a fifth of the whole time; here NumPy uses them again
     )
     return table.rename_columns(wanted)
 
