@@ -90,9 +90,10 @@ def test_units_of_time(log: Log, make: Make, monkeypatch: pytest.MonkeyPatch, ti
 
 
 def test_items_and_a_vocabulary(log: Log, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The database is asked for the table of attributes alone."""
+    """The database reads the table of attributes, whoever reads the log."""
     known = make(log("1,2,3\n1,3,4\n", "old.csv")).path.rename(tmp_path / "known")
     path, items = log("5,10,3\n5,2,1\n12,10,2\n"), log("2,red\n10,blue\n", "items.csv", header="item_id,colour\n")
+    assert read(path) is not None
     for grow in (False, True):
         first = make(path, items=items, vocabulary=known, grow=grow).manifest
         with monkeypatch.context() as patch:

@@ -50,14 +50,16 @@ def audit(
         connection = connect(Path(folder) / "spill", memory_limit, threads)
         try:
             with bounded("audit"):
-                options: dict[str, Any] = {
-                    "user_col": user_col,
-                    "item_col": item_col,
-                    "time_col": time_col,
-                    "layout": layout,
-                    "time_unit": time_unit,
-                }
-                log = load_events(connection, open_events(lambda: connection, events, **options))
+                opened = open_events(
+                    lambda: connection,
+                    events,
+                    user_col=user_col,
+                    item_col=item_col,
+                    time_col=time_col,
+                    layout=layout,
+                    time_unit=time_unit,
+                )
+                log = load_events(connection, opened)
                 report = _describe(log)
                 report["would_drop"] = _would_drop(log, report, min_user_events, min_item_users, window)
         finally:

@@ -73,7 +73,6 @@ def write_pieces(
 
     pieces: item codes and times, in order, `total` in all.
     """
-    spill.mkdir(exist_ok=True)
     result = Written(np.zeros(n_items, np.int64))
     with ExitStack() as stack:
         codes = stack.enter_context((spill / CODES).open("wb"))
@@ -100,7 +99,6 @@ class _Dealt:
             first = self.bounds[-1]
             end = int(np.searchsorted(self.starts, self.starts[first] + _BUCKET, side="right")) - 1
             self.bounds.append(min(max(end, first + 1), first + _MOST_USERS, len(lengths)))
-        spill.mkdir(exist_ok=True)
         columns = {"user": np.uint16, "item": np.int32, "row": np.int64} | ({"time": np.int64} if timed else {})
         self.files = {spill / f"dealt-{name}": np.dtype(dtype) for name, dtype in columns.items()}
         self._query = (
@@ -161,7 +159,7 @@ def in_order(user: np.ndarray, row: np.ndarray, time: np.ndarray | None) -> np.n
     row, time: int64 [n]. Quick where the rows rise, or nearly so, and no user's next event is earlier than the one before it.
     """
     order = np.arange(len(row)) if np.all(row[1:] > row[:-1]) else np.argsort(row, kind="stable")
-    order = order[np.argsort(user[order].astype(np.uint16), kind="stable")]  # the lower 16 bits: NumPy sorts those by radix
+    order = order[np.argsort(user[order].astype(np.uint16, copy=False), kind="stable")]  # the lower 16 bits: NumPy sorts those by radix
     if user.itemsize > 2 and user.max(initial=0) > 0xFFFF:
         order = order[np.argsort((user[order] >> 16).astype(np.uint16), kind="stable")]
     if time is not None:

@@ -68,6 +68,7 @@ def prepare(
     out = Path(out)
     with staged_folder(out, overwrite) as folder, ExitStack() as stack:
         spill = folder / "spill"
+        spill.mkdir()
         stack.callback(shutil.rmtree, spill, ignore_errors=True)
 
         @cache
