@@ -22,7 +22,7 @@ from torch import Tensor
 
 from userclue.data.vocabulary import Vocabulary
 from userclue.errors import ArtifactError
-from userclue.files import MANIFEST, file_hashes, read_manifest, staged_folder, verify_files, write_json
+from userclue.files import MANIFEST, PARQUET, file_hashes, read_manifest, staged_folder, verify_files, write_json
 from userclue.native import describe
 from userclue.train.journal import Row, json_lines
 from userclue.train.tensors import save_tensors
@@ -127,7 +127,7 @@ def write_artifact(
             (folder / name).chmod(0o644)  # safetensors leaves files that only their owner can read
         vocabulary.save(folder / "vocabulary.parquet")
         for name, table in (tables or {}).items():
-            pq.write_table(table, folder / name, compression="zstd", write_page_checksum=True)
+            pq.write_table(table, folder / name, **PARQUET)
         (folder / "metrics.jsonl").write_bytes(json_lines(rows))
         (folder / "README.md").write_text(card, encoding="utf-8")
         manifest = {

@@ -51,6 +51,12 @@ def test_the_file_has_the_promised_form(model: Path, shop: Dataset, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["users.parquet"]
 
 
+def test_vectors_are_written_without_dictionaries(model: Path, shop: Dataset, tmp_path: Path) -> None:
+    embed(model, shop, tmp_path / "users.parquet")
+    group = pq.ParquetFile(tmp_path / "users.parquet").metadata.row_group(0)
+    assert not any(group.column(place).has_dictionary_page for place in range(group.num_columns))
+
+
 def test_other_frame_libraries_read_it(model: Path, shop: Dataset, tmp_path: Path) -> None:
     embed(model, shop, tmp_path / "users.parquet")
     expected = vectors_in(tmp_path / "users.parquet")

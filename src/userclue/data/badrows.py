@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from userclue.data.log import Log
 from userclue.data.sql import first_row, literal, one_row
 from userclue.errors import DataError
+from userclue.files import PARQUET
 
 QUARANTINE = "quarantine.parquet"
 SCHEMA = pa.schema([("file", pa.string()), ("row", pa.int64()), ("reason", pa.string()), ("text", pa.string())])
@@ -74,7 +75,7 @@ def refuse_or_quarantine(log: Log, on_error: str, max_bad_share: float, folder: 
 
 def _write(log: Log, path: Path) -> None:
     names = [part.name for part in log.origins.parts]
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
+    with pq.ParquetWriter(path, SCHEMA, **PARQUET) as writer:
         for which, rejects in enumerate(log.rejects):
             if len(rejects.numbers):
                 file = pa.array([names[which]] * len(rejects.numbers))

@@ -196,6 +196,6 @@ def _append_times(writer: NpyWriter, raw: np.ndarray, unit: str, result: Written
 def number_items(spill: Path, folder: Path, index_of_code: np.ndarray, total: int) -> None:
     """Write items.npy: the index by index_of_code (int32 [I]) of each of the `total` codes that `write_sorted` left in `spill`."""
     with (spill / CODES).open("rb") as codes, NpyWriter(folder / "items.npy", np.int32, total) as writer:
-        while len(found := np.fromfile(codes, np.int32, _COPIED)):
+        while len(found := np.fromfile(codes, np.int32, min(_COPIED, total))):
             writer.append(index_of_code[found])
     (spill / CODES).unlink()

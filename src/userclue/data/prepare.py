@@ -32,7 +32,7 @@ from userclue.data.sql import Connect, bounded, check_threads, connect
 from userclue.data.store import FORMAT_VERSION, KIND, Dataset, NpyWriter
 from userclue.data.vocabulary import Vocabulary
 from userclue.errors import DataError, UsageError
-from userclue.files import MANIFEST, file_hashes, staged_folder, write_json
+from userclue.files import MANIFEST, PARQUET, file_hashes, staged_folder, write_json
 from userclue.version import VERSION
 
 _OF_THE_LOG = {"user_col", "item_col", "time_col", "layout", "time_unit"}
@@ -127,7 +127,7 @@ def _write_users(ids: pa.Array, folder: Path, kept: np.ndarray, window: int | No
         sources = ids.take(to_arrow(source))
         names = pc.binary_join_element_wise(pc.cast(sources, pa.string()), pc.cast(to_arrow(number), pa.string()), "#")
         table = pa.table({"user_id": names, "source_user": sources, "window": to_arrow(number.astype(np.int32))})
-    pq.write_table(table, folder / "users.parquet", compression="zstd", write_page_checksum=True)
+    pq.write_table(table, folder / "users.parquet", **PARQUET)
     with NpyWriter(folder / "offsets.npy", np.int64, len(sizes) + 1) as writer:
         writer.append(np.zeros(1, np.int64))
         writer.append(np.cumsum(sizes))

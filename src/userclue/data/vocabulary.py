@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from userclue.data.columns import to_arrow, to_numpy
 from userclue.data.lookup import Lookup, as_array, texts
 from userclue.errors import ArtifactError, DataError
+from userclue.files import PARQUET
 
 PAD, MASK, UR, UNK = 0, 1, 2, 3
 FIRST_ITEM = 4
@@ -98,7 +99,7 @@ class Vocabulary:
 
     def save(self, path: Path) -> None:
         """Write vocabulary.parquet, with a checksum on every page."""
-        pq.write_table(self.table, path, compression="zstd", write_page_checksum=True)
+        pq.write_table(self.table, path, **PARQUET)
 
     @classmethod
     def load(cls, path: Path) -> "Vocabulary":

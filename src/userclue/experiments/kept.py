@@ -18,7 +18,7 @@ from userclue.encoder import UserEncoder
 from userclue.errors import ArtifactError
 from userclue.experiments.cells import Yield
 from userclue.experiments.material import Material
-from userclue.files import staged_file
+from userclue.files import PARQUET, staged_file
 from userclue.jobs.pretrain import run_pretraining
 from userclue.train.journal import Watch
 
@@ -45,7 +45,7 @@ def write_cell(path: Path, found: Yield) -> None:
     """Write a finished cell: aside, synced, renamed."""
     table = found.table.replace_schema_metadata({RECORD: json.dumps(found.record, allow_nan=False).encode()})
     with staged_file(path, overwrite=True) as aside:
-        pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
+        pq.write_table(table, aside, **PARQUET)
 
 
 def read_cell(path: Path) -> Yield:

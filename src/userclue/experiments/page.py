@@ -16,7 +16,7 @@ from userclue.experiments.rows import collect
 from userclue.experiments.scales import together
 from userclue.experiments.studies import STUDIES, TITLES
 from userclue.experiments.tables import FORMATS, tables
-from userclue.files import staged_file, write_bytes
+from userclue.files import PARQUET, staged_file, write_bytes
 from userclue.report.wording import duration
 
 Json = dict[str, Any]
@@ -32,7 +32,7 @@ def publish(out: Path, manifest: Json) -> tuple[list[str], list[Json]]:
     files = []
     for name in ("rows", "pooled", "curves", "maps"):
         with staged_file(out / f"{name}.parquet", overwrite=True) as aside:
-            pq.write_table(getattr(collected, name), aside, compression="zstd", write_page_checksum=True)
+            pq.write_table(getattr(collected, name), aside, **PARQUET)
         files.append(f"{name}.parquet")
     decided = [claim.as_dict() for claim in claims(collected)]
     sections = []

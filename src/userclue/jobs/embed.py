@@ -19,7 +19,7 @@ from userclue.data.store import Dataset
 from userclue.encoder import UserEncoder
 from userclue.encoding import ENCODE_CHUNK, Piece, bounds, encoding_workers, piece, worker_count
 from userclue.errors import DataError, Interrupted
-from userclue.files import lock, staged_file
+from userclue.files import PARQUET, lock, staged_file
 from userclue.jobs.kept import Kept, folder_of
 from userclue.native import describe
 from userclue.train.interrupt import StopRequest, stop_on_signal
@@ -112,7 +112,7 @@ def _write(aside: Path, artifact: Artifact, opened: Histories, pieces: Iterator[
         metadata={b"userclue": json.dumps(note).encode()},
     )
     users = nothing_known = 0
-    with pq.ParquetWriter(aside, schema, compression="zstd", write_page_checksum=True) as writer:
+    with pq.ParquetWriter(aside, schema, **PARQUET) as writer:
         for one in pieces:
             ids = opened.users.slice(users, len(one)).combine_chunks()
             column = pa.FixedSizeListArray.from_arrays(pa.array(one.vectors.ravel()), result.dim)
