@@ -85,8 +85,11 @@ __attribute__((noinline)) static void matmul(int64_t m, int64_t n, int64_t k, co
     matmul_(m, n, k, a, lda, 1, b, ldb, c, ldc, into, bias);
 }
 
+#define DEPTH 64 // rows at a time, so that those of a panel, all at one distance, do not drive each other out of the nearest cache
+
 // [k, m] transposed, times [k, n]
 __attribute__((noinline)) static void matmul_t(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float *c,
                                                int64_t ldc, Into into) {
-    matmul_(m, n, k, a, 1, lda, b, ldb, c, ldc, into, c);
+    for (int64_t p = 0; p < k; p += DEPTH)
+        matmul_(m, n, k - p < DEPTH ? k - p : DEPTH, a + p * lda, 1, lda, b + p * ldb, ldb, c, ldc, p ? ADD : into, c);
 }

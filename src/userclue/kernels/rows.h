@@ -2,23 +2,38 @@
 
 #define EPSILON 1e-5f // torch.nn.LayerNorm's
 
+// n rows side by side: the sums within a row wait for each other, those of several rows do not
+static inline __attribute__((always_inline)) void norm_some(const int n, const float *x, int64_t D, const float *weight, const float *bias,
+                                                            float *out, float *stats) {
+    vf total[4] = {{0}, {0}, {0}, {0}}, squares[4] = {{0}, {0}, {0}, {0}};
+    float mean[4], inverse[4];
+    for (int64_t d = 0; d < D; d += W)
+#pragma GCC unroll 4
+        for (int i = 0; i < n; i++) total[i] += load(x + i * D + d);
+#pragma GCC unroll 4
+    for (int i = 0; i < n; i++) mean[i] = sum(total[i]) / (float)D;
+    for (int64_t d = 0; d < D; d += W)
+#pragma GCC unroll 4
+        for (int i = 0; i < n; i++) {
+            const vf c = load(x + i * D + d) - mean[i];
+            squares[i] += c * c;
+        }
+#pragma GCC unroll 4
+    for (int i = 0; i < n; i++) {
+        inverse[i] = 1.0f / sqrtf(sum(squares[i]) / (float)D + EPSILON);
+        stats[i * 2] = mean[i];
+        stats[i * 2 + 1] = inverse[i];
+    }
+    for (int64_t d = 0; d < D; d += W)
+#pragma GCC unroll 4
+        for (int i = 0; i < n; i++) store(out + i * D + d, (load(x + i * D + d) - mean[i]) * inverse[i] * load(weight + d) + load(bias + d));
+}
+
 // out = norm(x) and the two numbers a row that its gradient needs
 static void norm_rows(const float *x, int64_t rows, int64_t D, const float *weight, const float *bias, float *out, float *stats) {
-    for (int64_t i = 0; i < rows; i++) {
-        const float *xi = x + i * D;
-        vf total = {0};
-        for (int64_t d = 0; d < D; d += W) total += load(xi + d);
-        const float mean = sum(total) / (float)D;
-        vf squares = {0};
-        for (int64_t d = 0; d < D; d += W) {
-            const vf c = load(xi + d) - mean;
-            squares += c * c;
-        }
-        const float inverse = 1.0f / sqrtf(sum(squares) / (float)D + EPSILON);
-        for (int64_t d = 0; d < D; d += W) store(out + i * D + d, (load(xi + d) - mean) * inverse * load(weight + d) + load(bias + d));
-        stats[i * 2] = mean;
-        stats[i * 2 + 1] = inverse;
-    }
+    int64_t i = 0;
+    for (; i + 4 <= rows; i += 4) norm_some(4, x + i * D, D, weight, bias, out + i * D, stats + i * 2);
+    for (; i < rows; i++) norm_some(1, x + i * D, D, weight, bias, out + i * D, stats + i * 2);
 }
 
 // The same from the kept numbers
@@ -51,33 +66,46 @@ static void norm_back(const float *x, const float *stats, const float *weight, c
     }
 }
 
-// out = mask * x (+ add, if not null); `first` is the number of the first row, on which its mask depends
-static void drop(const Job *g, int place, int64_t first, const float *x, const float *add, int64_t rows, float *out) {
+// x, or relu(x)
+static inline vf rectified(const int relu, vf x) {
+    if (relu) x = (vf)((vi)x & (x > 0.0f));
+    return x;
+}
+
+// out = mask * x, or mask * relu(x), plus add if it is not null; `first` is the number of the first row, on which its mask depends
+static inline __attribute__((always_inline)) void drop_(const Job *g, int place, int64_t first, const float *x, const int relu, const float *add,
+                                                        int64_t rows, float *out) {
     const int64_t D = g->D;
+    if (!g->dropped) {
+        for (int64_t i = 0; i < rows * D; i += W) {
+            vf y = rectified(relu, load(x + i));
+            if (add) y += load(add + i);
+            store(out + i, y);
+        }
+        return;
+    }
     const uint64_t seed = stream(g, place);
     for (int64_t i = 0; i < rows * D; i += D) {
         const uint32_t hash = row_seed(seed, (uint64_t)(first + i / D));
         for (int64_t d = i; d < i + D; d += (d - i) % HALF + W == HALF ? W + HALF : W) {
             const Masks left = masks(g, hash, d - i);
-            vf y = load(x + d) * left.first;
+            vf y = rectified(relu, load(x + d)) * left.first;
             if (add) y += load(add + d);
             store(out + d, y);
             if (d + HALF >= i + D) continue;
-            y = load(x + d + HALF) * left.second;
+            y = rectified(relu, load(x + d + HALF)) * left.second;
             if (add) y += load(add + d + HALF);
             store(out + d + HALF, y);
         }
     }
 }
 
-// x = mask * relu(x)
-static void rectify_drop(const Job *g, int place, int64_t first, int64_t rows, float *x) {
-    for (int64_t i = 0; i < rows * g->D; i += W) {
-        const vf y = load(x + i);
-        store(x + i, (vf)((vi)y & (y > 0.0f)));
-    }
-    drop(g, place, first, x, 0, rows, x);
+static void drop(const Job *g, int place, int64_t first, const float *x, const float *add, int64_t rows, float *out) {
+    drop_(g, place, first, x, 0, add, rows, out);
 }
+
+// x = mask * relu(x)
+static void rectify_drop(const Job *g, int place, int64_t first, int64_t rows, float *x) { drop_(g, place, first, x, 1, 0, rows, x); }
 
 // dx *= mask * (x > 0): what came out of rectify_drop is positive exactly where x was positive and kept
 static void rectify_drop_back(const Job *g, const float *out, int64_t rows, float *dx) {
