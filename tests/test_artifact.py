@@ -51,6 +51,12 @@ def change_config(folder, change):
     sign(folder)
 
 
+def test_weights_lie_where_pytorch_would_have_them(model):
+    loaded = UserEncoder.from_pretrained(model)
+    assert {one.data_ptr() % 64 for one in loaded.parameters()} == {0}
+    assert any(one.data_ptr() % 64 for one in load_file(model / "model.safetensors").values())  # in the file they do not
+
+
 def refused(folder, message):
     with pytest.raises(ArtifactError, match=message) as caught:
         UserEncoder.from_pretrained(folder)

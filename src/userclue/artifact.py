@@ -29,6 +29,7 @@ from userclue.train.tensors import save_tensors
 from userclue.version import VERSION
 
 FORMAT_VERSION = 1
+CACHE_LINE = 64  # bytes
 KINDS = ("model", "fitted")
 NEEDED = frozenset({"config.json", "model.safetensors", "vocabulary.parquet", "metrics.jsonl"})
 REMEDY = {
@@ -92,11 +93,16 @@ class Artifact:
         return content
 
     def tensors(self, name: str = "model.safetensors") -> dict[str, Tensor]:
-        """Tensors of one file; its header was checked against its size by safetensors before anything is allocated."""
+        """Tensors of one file; its header was checked against its size by safetensors before anything is allocated.
+
+        They lie as PyTorch's own do, at whole cache lines, and not as the file happens to have them: the sums of a matrix product may
+        be formed in another order where its factors lie elsewhere, and a model that was read would differ in its last digits.
+        """
         try:
-            return load_file(self.path / name)
+            found = load_file(self.path / name)
         except (OSError, SafetensorError) as error:
             raise ArtifactError(f"{self.path / name}: cannot be read ({error}); the artifact is damaged, make it again") from None
+        return {key: tensor if tensor.data_ptr() % CACHE_LINE == 0 else tensor.clone() for key, tensor in found.items()}
 
     def table(self, name: str) -> pa.Table:
         """A Parquet file of the folder, its page checksums verified."""
