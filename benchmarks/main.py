@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.environments import default_folder, python_of
 from benchmarks.plan import BY_DEFAULT, MEASUREMENTS, OURS, PEERS, RATES, Place
-from benchmarks.runner import run_case, say
+from benchmarks.runner import run_in_turn, say
 from benchmarks.table import markdown
 
 RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
@@ -88,9 +88,11 @@ def main() -> None:
                 say(f"{peer} is left out: {error}")
                 keep({"kind": "left out", "system": peer, "reason": str(error)})
         for name in chosen.only:
-            for threads in chosen.threads[:1] if name.startswith("growth") else chosen.threads:
-                for case in MEASUREMENTS[name](place):
-                    for row in run_case(case, pythons, threads, chosen.repetitions, work / "logs", chosen.limit):
+            growth = name.startswith("growth")
+            for threads in chosen.threads[:1] if growth else chosen.threads:
+                cases = MEASUREMENTS[name](place)
+                for together in [list(cases)] if growth else ([case] for case in cases):
+                    for row in run_in_turn(together, pythons, threads, chosen.repetitions, work / "logs", chosen.limit):
                         keep(row)
                         if row["kind"] == "failed":
                             say(f"{row['system']} failed: {row['reason']}")

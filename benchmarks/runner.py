@@ -1,4 +1,4 @@
-"""Runs the systems of a case in turn, A B C A B C, and hands back tidy rows."""
+"""Runs the systems of a case, or the sizes of a growth table, in turn, A B C A B C, and hands back tidy rows."""
 
 import json
 import os
@@ -23,10 +23,10 @@ class WorkerFailed(Exception):
 class Worker:
     """A process that measures one system; see workers/protocol.py."""
 
-    def __init__(self, python: Path, system: System, config: dict[str, Any], threads: int, folder: Path, limit: float) -> None:
+    def __init__(self, python: Path, case: Case, system: System, threads: int, folder: Path, limit: float) -> None:
         self.limit = limit
-        self.log = folder / f"{system.name.replace(', ', '-')}.log"
-        told = json.dumps({**config, "measurement": system.measurement, "threads": threads})
+        self.log = folder / f"{f'{case.label}-{system.name}'.replace(', ', '-').replace(' ', '-')}.log"
+        told = json.dumps({**case.config, "measurement": system.measurement, "threads": threads})
         self.errors = self.log.open("w")
         self.process = subprocess.Popen(
             [python, "-m", system.module, told],
@@ -90,48 +90,54 @@ def environment(threads: int) -> dict[str, str]:
     return {**os.environ, **held, **quiet, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
 
 
-def run_case(case: Case, pythons: dict[str, Path], threads: int, repetitions: int, folder: Path, limit: float) -> Iterator[Row]:
-    """Rows of a case: one `ready` a system, one `repetition` each time, `failed` where a system could not go on.
+def run_in_turn(cases: list[Case], pythons: dict[str, Path], threads: int, repetitions: int, folder: Path, limit: float) -> Iterator[Row]:
+    """Rows of cases, whose systems take turns: one `ready` a system, one `repetition` each time, `failed` where one could not go on.
 
     pythons: the interpreter of each environment that could be made; systems of the others are passed over.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    key = {"measurement": case.measurement, "case": case.label, "unit": case.unit, "x": case.x, "threads": threads}
-    if case.config.get("device", "cpu") != "cpu":
-        key["device"] = case.config["device"]
-    key |= {name: case.config[name] for name in ("dim", "blocks", "heads", "max_len", "batch")}
-    systems = [system for system in case.systems if system.environment in pythons]
 
-    def start(system: System) -> Worker:
-        return Worker(pythons[system.environment], system, case.config, threads, folder, limit)
+    def start(case: Case, system: System) -> Worker:
+        return Worker(pythons[system.environment], case, system, threads, folder, limit)
 
-    def said(kind: str, system: System, row: Row) -> Row:
-        return {"kind": kind, **key, "system": system.name, **row}
+    workers: dict[tuple[int, System], Worker] = {}
 
-    workers: dict[System, Worker] = {}
+    def failed(turn: tuple[int, System], error: WorkerFailed) -> Row:
+        workers.pop(turn).__exit__()
+        return said("failed", turn, {"reason": str(error)})
+
+    def said(kind: str, turn: tuple[int, System], row: Row) -> Row:
+        return {"kind": kind, **_key(cases[turn[0]], threads), "system": turn[1].name, **row}
+
     try:
-        for system in systems:
-            say(f"{case.measurement}, {case.label}, {threads} thread(s): {system.name} gets ready")
-            workers[system] = start(system)
-            try:
-                yield said("ready", system, workers[system].answer())
-            except WorkerFailed as error:
-                yield said("failed", system, {"reason": str(error)})
-                workers.pop(system).__exit__()
-        for repetition in range(repetitions):
-            for system in list(workers):
+        for number, case in enumerate(cases):
+            for system in (one for one in case.systems if one.environment in pythons):
+                turn = number, system
+                say(f"{case.measurement}, {case.label}, {threads} thread(s): {system.name} gets ready")
+                workers[turn] = start(case, system)
                 try:
-                    if case.fresh and repetition:
-                        workers[system].__exit__()
-                        workers[system] = start(system)
-                        workers[system].answer()
-                    yield said("repetition", system, {"repetition": repetition, **workers[system].ask()})
+                    yield said("ready", turn, workers[turn].answer())
                 except WorkerFailed as error:
-                    yield said("failed", system, {"reason": str(error)})
-                    workers.pop(system).__exit__()
+                    yield failed(turn, error)
+        for repetition in range(repetitions):
+            for turn in list(workers):
+                try:
+                    if cases[turn[0]].fresh and repetition:
+                        workers[turn].__exit__()
+                        workers[turn] = start(cases[turn[0]], turn[1])
+                        workers[turn].answer()
+                    yield said("repetition", turn, {"repetition": repetition, **workers[turn].ask()})
+                except WorkerFailed as error:
+                    yield failed(turn, error)
     finally:
         for worker in workers.values():
             worker.__exit__()
+
+
+def _key(case: Case, threads: int) -> Row:
+    device = {} if case.config.get("device", "cpu") == "cpu" else {"device": case.config["device"]}
+    shape = {name: case.config[name] for name in ("dim", "blocks", "heads", "max_len", "batch")}
+    return {"measurement": case.measurement, "case": case.label, "unit": case.unit, "x": case.x, "threads": threads, **device, **shape}
 
 
 def say(text: str) -> None:

@@ -25,6 +25,13 @@ TITLES = {
 }
 
 
+# Sizes of a growth table whose costs are compared beneath it.
+COMPARED = {
+    "growth-events": (("10^7 events", "10^6 events"),),
+    "growth-items": (("646,000 items", "3,416 items"), ("646,000 items, torch.optim.Adam", "646,000 items")),
+}
+
+
 def markdown(rows: list[Row]) -> str:
     """The whole page."""
     rows = latest(rows)
@@ -251,28 +258,33 @@ def preparation(rows: list[Row]) -> list[str]:
 
 
 def growth(rows: list[Row]) -> list[str]:
-    """Ours alone, a line a size; the last column says how the cost of one unit stands to the cheapest case's.
+    """Ours alone, a line a size; the last column says how the cost of one unit stands to the first size's in the same turn.
 
-    Preparation starts a database, whatever the log: for it a column says what each event costs that a log has more than the one before.
+    Preparation spends something whatever the log: for it a column says what each event costs that a log has more than the one before.
     """
     measurement = rows[0]["measurement"]
-    events = measurement == "growth-events"
-    lines, costs, totals = [], [], []
+    events, step = measurement == "growth-events", measurement in ("growth-items", "growth-length")
+    lines, costs, before = [], {}, (0, 0.0)
     for title, mine in _cases(rows):
         found = _repetitions(mine, OURS)
         if not found:
             continue
-        cost = [row["cpu_seconds" if events else "seconds"] / row["units"] * 1e6 for row in found]
-        costs.append(median(cost))
-        totals.append((found[0]["units"], costs[-1] * found[0]["units"]))
-        other = f"{costs[-1] * mine[0]['batch'] / 1e3:.1f}" if measurement in ("growth-items", "growth-length") else ""
-        if events and len(totals) > 1:
-            (fewer, before), (more, after) = totals[-2:]
-            other = _number((after - before) / (more - fewer))
-        lines.append([title, _number(costs[-1]), _spread(cost), other, f"{max(row['peak_mb'] for row in found):,.0f}"])
-    lines = [[*line, f"{cost / min(costs):.2f}"] for line, cost in zip(lines, costs, strict=True)]
+        cost = {row["repetition"]: row["cpu_seconds" if events else "seconds"] / row["units"] * 1e6 for row in found}
+        costs[mine[0]["case"]] = cost
+        units, middle = found[0]["units"], median(cost.values())
+        other = f"{middle * mine[0]['batch'] / 1e3:.1f}" if step else ""
+        if events and before[0]:
+            other = _number((middle * units - before[1]) / (units - before[0]))
+        before = units, middle * units
+        peak, first = f"{max(row['peak_mb'] for row in found):,.0f}", next(iter(costs.values()))
+        lines.append([title, _number(middle), _spread(list(cost.values())), other, peak, _by_turn(cost, first) if lines else "1"])
     clock, third = ("CPU µs an event", "µs a further event") if events else (f"µs a {rows[0]['unit'][:-1]}", "ms a step")
-    return [table(["case", f"{clock}, median", "min … max", third, "peak MB", "to the cheapest"], lines)]
+    said = [
+        f"{one}: {_by_turn(costs[one], costs[other])} × {other}, in the same turn."
+        for one, other in COMPARED.get(measurement, ())
+        if one in costs and other in costs
+    ]
+    return [table(["case", f"{clock}, median", "min … max", third, "peak MB", "to the first, same turn"], lines), *said]
 
 
 TABLES: dict[str, Callable[[list[Row]], list[str]]] = {
