@@ -2,38 +2,23 @@
 
 #define EPSILON 1e-5f // torch.nn.LayerNorm's
 
-// n rows side by side: the sums within a row wait for each other, those of several rows do not
-static inline __attribute__((always_inline)) void norm_some(const int n, const float *x, int64_t D, const float *weight, const float *bias,
-                                                            float *out, float *stats) {
-    vf total[4] = {{0}, {0}, {0}, {0}}, squares[4] = {{0}, {0}, {0}, {0}};
-    float mean[4], inverse[4];
-    for (int64_t d = 0; d < D; d += W)
-#pragma GCC unroll 4
-        for (int i = 0; i < n; i++) total[i] += load(x + i * D + d);
-#pragma GCC unroll 4
-    for (int i = 0; i < n; i++) mean[i] = sum(total[i]) / (float)D;
-    for (int64_t d = 0; d < D; d += W)
-#pragma GCC unroll 4
-        for (int i = 0; i < n; i++) {
-            const vf c = load(x + i * D + d) - mean[i];
-            squares[i] += c * c;
-        }
-#pragma GCC unroll 4
-    for (int i = 0; i < n; i++) {
-        inverse[i] = 1.0f / sqrtf(sum(squares[i]) / (float)D + EPSILON);
-        stats[i * 2] = mean[i];
-        stats[i * 2 + 1] = inverse[i];
-    }
-    for (int64_t d = 0; d < D; d += W)
-#pragma GCC unroll 4
-        for (int i = 0; i < n; i++) store(out + i * D + d, (load(x + i * D + d) - mean[i]) * inverse[i] * load(weight + d) + load(bias + d));
-}
-
 // out = norm(x) and the two numbers a row that its gradient needs
 static void norm_rows(const float *x, int64_t rows, int64_t D, const float *weight, const float *bias, float *out, float *stats) {
-    int64_t i = 0;
-    for (; i + 4 <= rows; i += 4) norm_some(4, x + i * D, D, weight, bias, out + i * D, stats + i * 2);
-    for (; i < rows; i++) norm_some(1, x + i * D, D, weight, bias, out + i * D, stats + i * 2);
+    for (int64_t i = 0; i < rows; i++) {
+        const float *xi = x + i * D;
+        vf total = {0};
+        for (int64_t d = 0; d < D; d += W) total += load(xi + d);
+        const float mean = sum(total) / (float)D;
+        vf squares = {0};
+        for (int64_t d = 0; d < D; d += W) {
+            const vf c = load(xi + d) - mean;
+            squares += c * c;
+        }
+        const float inverse = 1.0f / sqrtf(sum(squares) / (float)D + EPSILON);
+        for (int64_t d = 0; d < D; d += W) store(out + i * D + d, (load(xi + d) - mean) * inverse * load(weight + d) + load(bias + d));
+        stats[i * 2] = mean;
+        stats[i * 2 + 1] = inverse;
+    }
 }
 
 // The same from the kept numbers
