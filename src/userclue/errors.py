@@ -7,6 +7,9 @@ UserclueError                      1
 └── Interrupted                    5   stopped by a signal; the run can be resumed
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserclueError(Exception):
     """Base of the tree. The message is one line: what was found, where, and what to do."""
@@ -36,3 +39,19 @@ class Interrupted(UserclueError):
     """A run stopped by a signal after its state was saved."""
 
     exit_code = 5
+
+
+@contextmanager
+def interrupts_kept() -> Iterator[None]:
+    """Raise KeyboardInterrupt where one met a library midway, and the library's tidying up raised an error of its own over it."""
+    try:
+        yield
+    except UserclueError:
+        raise
+    except Exception as error:
+        met: BaseException | None = error
+        while met is not None:
+            if isinstance(met, KeyboardInterrupt):
+                raise met from None
+            met = met.__cause__ or (None if met.__suppress_context__ else met.__context__)
+        raise

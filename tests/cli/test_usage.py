@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.overrides import _pop_mode
 
 Run = Callable[..., Any]
 Tree = Callable[[Path], dict[str, bytes]]
@@ -177,3 +178,16 @@ def test_ctrl_c_outside_training_is_exit_code_5(run: Run, shop: Any, tmp_path: P
     outcome = run("embed", shop["model"], shop["data"], "-o", tmp_path / "users.parquet")
     assert outcome.code == 5
     assert outcome.error.startswith("interrupted")
+
+
+def test_ctrl_c_is_known_under_the_error_of_a_librarys_tidying_up(
+    run: Run, shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        with torch.device("meta"):
+            _pop_mode()  # PyTorch has its mode off the stack for the length of each call: here the signal comes in between
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("userclue.jobs.embed.embed", interrupt)
+    outcome = run("embed", shop["model"], shop["data"], "-o", tmp_path / "users.parquet")
+    assert (outcome.code, outcome.error) == (5, "interrupted; nothing was written")

@@ -6,6 +6,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
+from torch.overrides import _pop_mode
 
 from userclue.errors import ArtifactError, Interrupted, UsageError
 from userclue.experiments.kept import read_cell
@@ -75,8 +77,10 @@ def test_interrupted_and_resumed_gives_the_same_rows(few: Path, scale: Scale, tm
     def stop_at_fourth(_: Any) -> None:
         nonlocal runs
         runs += 1
-        if runs == 4:  # a fit or a pre-training, in the middle of a cell
-            raise KeyboardInterrupt
+        if runs == 4:  # a fit or a pre-training, in the middle of a cell, and of what PyTorch does to its modes
+            with torch.device("meta"):
+                _pop_mode()
+                raise KeyboardInterrupt
 
     with pytest.raises(Interrupted, match=r"stopped at cell 2 of 7 .* 1 finished cells are kept .* the same command goes on") as stopped:
         call(tmp_path / "torn", scale, few, *names, only=only, watch=Watch(started=stop_at_fourth))

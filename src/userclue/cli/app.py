@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from userclue.errors import UserclueError
+from userclue.errors import UserclueError, interrupts_kept
 from userclue.version import VERSION
 
 # Each verb: where it lives, and the first line of its help, so that `userclue --help` need not load them all.
@@ -73,7 +73,8 @@ def main() -> None:
     """Entry point. Exit codes: 0 done, 1 a defect of ours, 2 usage, 3 data, 4 dataset or artifact, 5 interrupted."""
     wanted = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
     try:
-        build_app(wanted)(_valued(sys.argv[1:]) if wanted == "finetune" else sys.argv[1:], prog_name="userclue")
+        with interrupts_kept():
+            build_app(wanted)(_valued(sys.argv[1:]) if wanted == "finetune" else sys.argv[1:], prog_name="userclue")
     except UserclueError as error:
         _end(str(error), error.exit_code)
     except KeyboardInterrupt:

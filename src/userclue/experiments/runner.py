@@ -11,7 +11,7 @@ from typing import Any
 
 from userclue.artifact import environment
 from userclue.baselines.registry import BASELINES
-from userclue.errors import Interrupted, UsageError, UserclueError
+from userclue.errors import Interrupted, UsageError, UserclueError, interrupts_kept
 from userclue.experiments.cells import OURS, PLAIN, Cell, pretrains, run_cell
 from userclue.experiments.kept import Encoders, write_cell
 from userclue.experiments.material import Material, material
@@ -180,7 +180,8 @@ def _work(todo: list[_Job], kept: int, out: Path, scale: Scale, tell: Callable[[
     for number, (job, seconds) in enumerate(zip(todo, expected, strict=True), start=1):
         name = _name(job.cell)
         try:
-            found = run_cell(job.cell, job.material, scale, encode, watch)
+            with interrupts_kept():
+                found = run_cell(job.cell, job.material, scale, encode, watch)
             write_cell(_path(out, job.key), found)
         except (Interrupted, KeyboardInterrupt):
             raise Interrupted(
