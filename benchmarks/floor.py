@@ -82,6 +82,15 @@ def folded_away(lengths: Lengths, shape: Shape, heads: int) -> float:
     return float(4 * d * (d + 1 - heads) * lengths.tokens - 4 * d * d * lengths.users)
 
 
+def formed_once(lengths: Lengths, rows: int, max_len: int, shape: Shape) -> float:
+    """FLOPs of `encoder_flops` that userclue's kernels do not do where nothing is learned.
+
+    The first block's queries, keys and values (6·D·D a token) are formed once an item and once a position and added; not where that
+    block is also the last.
+    """
+    return float(6 * shape.dim**2 * (lengths.tokens - min(rows, lengths.tokens) - max_len - 1)) if shape.blocks > 1 else 0.0
+
+
 def head_flops(users: int, shape: Shape) -> float:
     """Forward pass of projector and predictor for one view of `users`."""
     return float(users * (6 * shape.dim**2 + 4 * shape.dim * shape.predictor))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from benchmarks.floor import Lengths, Shape, Work, clue_steps, embedding_pass, folded_away, full_ranking
+from benchmarks.floor import Lengths, Shape, Work, clue_steps, embedding_pass, folded_away, formed_once, full_ranking
 from benchmarks.plan import MEASUREMENTS, OURS, RATES
 
 Row = dict[str, Any]
@@ -160,11 +160,13 @@ def _floor(rows: list[Row]) -> tuple[dict[int, float], str] | None:
     times = FOLDED.get(ready["measurement"], 0) if ready.get("kernels") else 0
     if times:
         lengths, shape = Lengths(**ready["lengths"]), Shape(ready["dim"], ready["blocks"])
-        less = times * folded_away(lengths, shape, ready["heads"])
+        less, how = times * folded_away(lengths, shape, ready["heads"]), "folds the last block's query into its weights"
+        if ready["measurement"] != "pretrain":
+            less += formed_once(lengths, ready["rows"], ready["max_len"], shape)
+            how += " and forms the first block's queries, keys and values once an item,"
         share = (work.flops - less) / work.flops
         text += (
-            f" userclue folds the last block's query into its weights and so does {less / 1e9:.2f} GFLOP less: "
-            f"what is left takes {share:.2f} of the floor's time at the same rate."
+            f" userclue {how} and so does {less / 1e9:.2f} GFLOP less: what is left takes {share:.2f} of the floor's time at the same rate."
         )
     return floor, text
 

@@ -15,6 +15,7 @@ from benchmarks.floor import (
     encoder_flops,
     encoder_weights,
     folded_away,
+    formed_once,
     full_ranking,
     last_steps,
     next_steps,
@@ -117,6 +118,17 @@ def test_what_folding_the_last_query_leaves_is_what_its_products_cost() -> None:
 
     lengths, shape = Lengths.of([LENGTH + 1] * USERS), Shape(dim, 1)
     assert counted_flops(folded) == encoder_flops(lengths, shape) - folded_away(lengths, shape, heads)
+
+
+def test_what_is_formed_once_an_item_is_the_first_product_of_all_tokens_but_those() -> None:
+    dim, lengths, weight = 16, Lengths.of([LENGTH + 1] * USERS), torch.randn(16, 48)
+
+    def first(rows: int) -> int:
+        return counted_flops(lambda: torch.randn(rows, dim) @ weight)
+
+    spared = formed_once(lengths, 7, MAX_LEN, Shape(dim, 2))
+    assert spared == first(lengths.tokens) - first(7) - first(MAX_LEN + 1)
+    assert formed_once(lengths, 7, MAX_LEN, Shape(dim, 1)) == 0
 
 
 def test_the_floor_is_the_larger_of_computing_and_moving() -> None:

@@ -60,13 +60,15 @@ def test_weights_lie_where_pytorch_would_have_them(model, monkeypatch):
     assert {one.data_ptr() % 64 for one in loaded.parameters()} == {0}
 
 
-def test_a_vector_does_not_depend_on_the_users_beside_it():
-    encoder = new([f"i{n}" for n in range(40)], dim=64)
+@pytest.mark.parametrize("items", [40, 2000], ids=["fewer items than events", "more"])
+def test_a_vector_does_not_depend_on_the_users_beside_it(items):
+    encoder = new([f"i{n}" for n in range(items)], dim=64)
     chosen = np.random.default_rng(0)
     histories = [[f"i{n}" for n in chosen.integers(0, 40, length)] for length in chosen.integers(1, 7, 301)]
     together = encoder.encode(histories)
     assert np.array_equal(encoder.encode(histories[::-1])[::-1], together)
     assert np.array_equal(encoder.encode(histories[1:100]), together[1:100])
+    assert np.array_equal(encoder.encode(histories[:2]), together[:2])
 
 
 def refused(folder, message):

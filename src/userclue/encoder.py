@@ -1,7 +1,7 @@
 """UserEncoder: embedding, backbone, and the read-out at the UR token."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,12 +23,15 @@ from userclue.nn.attributes import ItemAttributes
 from userclue.nn.backbones import BAGS, build_backbone, settled
 from userclue.nn.bags import BagEmbedding
 from userclue.nn.embedding import SequenceEmbedding
+from userclue.nn.fused import fused_embedding
 from userclue.nn.layout import Layout
+from userclue.nn.transformer import Transformer
 from userclue.train.journal import Row
 
 SHAPE = ("backbone", "dim", "blocks", "heads", "norm", "max_len", "dilation", "filter_heights")
 # Tokens of a batch. CPU: fewer, and the work between the kernels shows; more, and PyTorch alone leaves the cache. A GPU wants more.
 _ENCODE_TOKENS = {"cpu": 1 << 14, "cuda": 1 << 17}
+_WHOLE_TABLE = 1 << 24  # floats of the first block's products, at most, that are formed for all items beforehand
 
 
 class UserEncoder(nn.Module):
@@ -135,9 +138,40 @@ class UserEncoder(nn.Module):
     def vectors(self, sequences: Sequences) -> np.ndarray:
         """float32 [B, D] for sequences numbered by this encoder's vocabulary, in their order."""
         out = np.empty((len(sequences), self.config.dim), dtype=np.float32)
+        encode = self._by_item(int(sequences.lengths.sum()))
         for batch in self.batches(sequences):
-            out[batch.users.numpy()] = self(batch.to(self.device)).float().cpu().numpy()
+            out[batch.users.numpy()] = encode(batch.to(self.device)).float().cpu().numpy()
         return out
+
+    def _by_item(self, events: int) -> Callable[[Batch], Tensor]:
+        """As `forward`, with the first block's products formed once an item of a batch, or of all where they are fewer than `events`.
+
+        The two give the same bits, so that a vector does not depend on what else is asked for.
+        """
+        embedding, backbone = self.embedding, self.backbone
+        if not (isinstance(embedding, SequenceEmbedding) and isinstance(backbone, Transformer)):
+            return self
+        table, places = embedding.items.weight, embedding.positions.weight
+        whole = embedding.attributes is None and len(table) <= events and 3 * table.numel() <= _WHOLE_TABLE
+        of_all = backbone.first_products(table if whole else table[:0], places)
+        if of_all is None:
+            return self
+
+        def encode(batch: Batch) -> Tensor:
+            if self.config.readout == "item":
+                batch = without_ur(batch)
+            layout, items, rows, products = Layout.of(batch), table, batch.tokens, of_all
+            if not whole:
+                met, rows = rows.unique(return_inverse=True)
+                items = embedding.rows(met)
+                of_met = backbone.first_products(items, places[:0])
+                assert of_met is not None
+                products = of_all._replace(items=of_met.items)
+            x = fused_embedding(items, places, rows, layout.from_end, 0.0, None, sparse=False)
+            out: Tensor = backbone(x, layout, first=(products, rows))
+            return out
+
+        return encode
 
     def encode(self, histories: Any, *, workers: int = 1, **columns: Any) -> np.ndarray:
         """float32 [n_users, D], one row a user.

@@ -28,6 +28,7 @@ SIGNATURES = {
     "userclue_blocks_backward": (_POINTER, _LONG),
     "userclue_embed_forward": (_POINTER,),
     "userclue_embed_backward": (_POINTER,),
+    "userclue_first": (_POINTER,),
     "userclue_head_forward": (_POINTER,),
     "userclue_head_backward": (_POINTER,),
     "userclue_lazy_adam": (_POINTER,),

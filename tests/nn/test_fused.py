@@ -13,7 +13,7 @@ from userclue import native
 from userclue.config import EncoderConfig
 from userclue.native import describe, kernels
 from userclue.nn.dropout import dropout
-from userclue.nn.fused import fused_blocks, fused_embedding
+from userclue.nn.fused import first_products, fused_blocks, fused_embedding
 from userclue.nn.layout import Layout
 from userclue.nn.transformer import Block
 
@@ -108,6 +108,30 @@ def test_a_stack_is_its_blocks_one_after_another(norm, last, count):
         assert torch.equal(at_once(x, seeded(3)), expected)
     theirs, ours = (torch.autograd.grad(out, (x, *weights), weight) for out in (expected, found))
     assert all(torch.equal(one, other) for one, other in zip(theirs, ours, strict=True))
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(("dim", "heads"), [(16, 4), (64, 2), (80, 5)])
+def test_first_products_of_items_and_positions_are_those_of_tokens(norm, last, dim, heads):
+    blocks, layout = [made(dim, heads, seed, norm=norm, dropout=0.0) for seed in range(2)], layout_of((51, 9, 1, 99) * 8)
+    # Means far from zero: a norm that subtracted them after the product would lose its digits.
+    items, places = (torch.randn(n, dim, generator=seeded(n)) + 30 for n in (500, 99))
+    rows = torch.randint(500, (layout.tokens,), generator=seeded(3))
+    weights, shape = [weight.detach() for block in blocks for weight in block.weights()], blocks[0].shape
+
+    def run(items: Tensor, rows: Tensor) -> Tensor:
+        first = first_products(items, places, weights, shape), rows
+        return fused_blocks(items[rows] + places[layout.from_end], layout, weights, shape, None, last, first)
+
+    with torch.no_grad():
+        found, exact = run(items, rows), items[rows].double() + places[layout.from_end].double()
+        for block in blocks:
+            exact = copy.deepcopy(block).double()(exact, layout, None, last and block is blocks[-1])
+        assert float((found - exact).abs().max() / exact.abs().max()) < 3e-5
+        met, among = rows.unique(return_inverse=True)
+        assert torch.equal(run(items[met], among), found)
+        assert torch.equal(run(items[rows], torch.arange(len(rows))), found)
 
 
 @pytest.mark.parametrize("last", [False, True])

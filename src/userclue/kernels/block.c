@@ -44,12 +44,26 @@ static void gather_last(const Job *g, Chunk chunk, const float *rows, float *to)
         memcpy(to + (b - chunk.from) * g->D, rows + (g->offsets[b + 1] - 1 - base) * g->D, (size_t)g->D * sizeof(float));
 }
 
+#define AHEAD 4 // rows of `items`, which come in no order a processor foresees
+
+// Queries, keys and values of the first block from those of each token's item and position
+static void look_up(const Job *g, int64_t base, int64_t rows, const float *x, float *qkv) {
+    const int64_t D = g->D;
+    for (int64_t i = 0; i < rows; i++) {
+        const float *item = g->items + g->rows[base + i] * 3 * D, *place = g->places + g->positions[base + i] * 3 * D;
+        if (base + i + AHEAD < g->N)
+            for (int64_t d = 0; d < 3 * D; d += LINE) __builtin_prefetch(g->items + g->rows[base + i + AHEAD] * 3 * D + d);
+        const float inverse = g->post ? 1.0f : inverse_of(x + i * D, D, mean_of(x + i * D, D));
+        for (int64_t d = 0; d < 3 * D; d += W) store(qkv + i * 3 * D + d, (load(item + d) + load(place + d)) * inverse + load(g->bias + d));
+    }
+}
+
 // One block: x [rows, D] → out [R, D], the chunk's alone
 static void forward_chunk(const Job *g, Chunk chunk, Transposed t, Sizes most, const float *x, float *out, Arena arena) {
     const int64_t D = g->D, base = g->offsets[chunk.from], rows = g->offsets[chunk.to] - base, S = chunk.to - chunk.from;
     const int64_t R = g->last ? S : rows, r0 = g->last ? chunk.from : base, Hp = padded(g->H);
     const float *h = x, *residual = x;
-    if (!g->post) {
+    if (!g->post && !g->items) {
         float *a = take(&arena, rows * D);
         norm_rows(x, rows, D, g->norm1_w, g->norm1_b, a, kept_or(g->stats1, base * 2, &arena, rows * 2));
         h = a;
@@ -66,7 +80,8 @@ static void forward_chunk(const Job *g, Chunk chunk, Transposed t, Sizes most, c
         residual = at_last;
     } else {
         float *qkv = kept_or(g->qkv, base * 3 * D, &arena, rows * 3 * D);
-        matmul(rows, 3 * D, D, h, D, t.qkv, 3 * D, qkv, 3 * D, BIAS, g->qkv_b);
+        if (g->items) look_up(g, base, rows, x, qkv);
+        else matmul(rows, 3 * D, D, h, D, t.qkv, 3 * D, qkv, 3 * D, BIAS, g->qkv_b);
         for (int64_t b = chunk.from; b < chunk.to; b++) {
             const int64_t first = g->offsets[b], at = first - base;
             float *kept = g->weights ? g->weights + first * g->H * 2 : 0;

@@ -10,6 +10,8 @@ typedef struct {
     const int64_t *offsets;           // [B + 1]
     const float *qkv_w, *qkv_b, *out_w, *out_b, *ff1_w, *ff1_b, *ff2_w, *ff2_b, *norm1_w, *norm1_b, *norm2_w, *norm2_b;
     const float *x;                   // [N, D], of a stack's first block; the others read what the one before them wrote
+    const float *items, *places, *bias; // of the first block, what first.c makes, or null; never of one that is `last`
+    const int64_t *rows, *positions;  // [N], where each token's stand in the first two
     float *out;                       // [R, D]; null in all but the last block where nothing is kept
     // Kept for the backward pass, or all null:
     float *qkv;                       // [N, 3D]; last: the queries [B, D]

@@ -2,19 +2,26 @@
 
 #define EPSILON 1e-5f // torch.nn.LayerNorm's
 
+static inline float mean_of(const float *x, int64_t D) {
+    vf total = {0};
+    for (int64_t d = 0; d < D; d += W) total += load(x + d);
+    return sum(total) / (float)D;
+}
+
+// One over the deviation of a row with this mean
+static inline float inverse_of(const float *x, int64_t D, float mean) {
+    vf squares = {0};
+    for (int64_t d = 0; d < D; d += W) {
+        const vf c = load(x + d) - mean;
+        squares += c * c;
+    }
+    return 1.0f / sqrtf(sum(squares) / (float)D + EPSILON);
+}
+
 // out = norm(x) and the two numbers a row that its gradient needs
 static void norm_rows(const float *x, int64_t rows, int64_t D, const float *weight, const float *bias, float *out, float *stats) {
     for (int64_t i = 0; i < rows; i++) {
-        const float *xi = x + i * D;
-        vf total = {0};
-        for (int64_t d = 0; d < D; d += W) total += load(xi + d);
-        const float mean = sum(total) / (float)D;
-        vf squares = {0};
-        for (int64_t d = 0; d < D; d += W) {
-            const vf c = load(xi + d) - mean;
-            squares += c * c;
-        }
-        const float inverse = 1.0f / sqrtf(sum(squares) / (float)D + EPSILON);
+        const float *xi = x + i * D, mean = mean_of(xi, D), inverse = inverse_of(xi, D, mean);
         for (int64_t d = 0; d < D; d += W) store(out + i * D + d, (load(xi + d) - mean) * inverse * load(weight + d) + load(bias + d));
         stats[i * 2] = mean;
         stats[i * 2 + 1] = inverse;

@@ -32,7 +32,17 @@ class _Job(ctypes.Structure):
         ("seed", ctypes.c_uint64),
         ("offsets", _POINTER),
         *((f"{name}_{kind}", _POINTER) for name in ORDER for kind in ("w", "b")),
-        *((name, _POINTER) for name in ("x", "out", *_KEPT, "d_out", "d_x", "d_weights")),
+        *((name, _POINTER) for name in ("x", "items", "places", "bias", "rows", "positions", "out", *_KEPT, "d_out", "d_x", "d_weights")),
+    )
+
+
+class _First(ctypes.Structure):
+    """The C struct First of kernels/first.c, field by field."""
+
+    _fields_ = (
+        *((name, _LONG) for name in ("D", "n_items", "n_places")),
+        ("threads", ctypes.c_int32),
+        *((name, _POINTER) for name in ("items", "places", "qkv_w", "qkv_b", "norm_w", "norm_b", "item_out", "place_out", "bias")),
     )
 
 
@@ -56,6 +66,14 @@ class Shape(NamedTuple):
     p: float
     post: bool
     causal: bool
+
+
+class FirstProducts(NamedTuple):
+    """What a stack's first block makes of each item [V, 3D] and position [P, 3D] before it knows which meet, and of its biases [3D]."""
+
+    items: Tensor
+    places: Tensor
+    bias: Tensor
 
 
 def fits_whole(x: Tensor) -> bool:
@@ -109,16 +127,43 @@ def _run_embedding(
     getattr(library, f"userclue_embed_{direction}")(ctypes.addressof(job))
 
 
+def first_products(items: Tensor, places: Tensor, weights: Sequence[Tensor], shape: Shape) -> FirstProducts:
+    """Of the embeddings [V, D] and [P, D], by the first block's `weights`; a row's bits do not depend on the other rows."""
+    given = [items.contiguous(), places.contiguous(), *weights[:2], *weights[8:10]]
+    dim = items.shape[1]
+    made = FirstProducts(*(items.new_empty(*rows, 3 * dim) for rows in ((len(items),), (len(places),), ())))
+    norm = [0, 0] if shape.post else [weight.data_ptr() for weight in given[4:]]
+    pointers = *(tensor.data_ptr() for tensor in given[:4]), *norm, *(tensor.data_ptr() for tensor in made)
+    job = _First(dim, len(items), len(places), torch.get_num_threads(), *pointers)
+    library = kernels()
+    assert library is not None
+    library.userclue_first(ctypes.addressof(job))
+    return made
+
+
 def fused_blocks(
-    x: Tensor, layout: Layout, weights: Sequence[Tensor], shape: Shape, generator: torch.Generator | None, last_only: bool
+    x: Tensor,
+    layout: Layout,
+    weights: Sequence[Tensor],
+    shape: Shape,
+    generator: torch.Generator | None,
+    last_only: bool,
+    first: tuple[FirstProducts, Tensor] | None = None,
 ) -> Tensor:
-    """Blocks in turn, [N, D] → [N, D], or [B, D] for the last token of each sequence; `weights` block by block in the order of ORDER."""
+    """Blocks in turn, [N, D] → [N, D], or [B, D] for the last token of each sequence; `weights` block by block in the order of ORDER.
+
+    first: products of the first block, and the row int64 [N] of each token's among the items'; two blocks or more, and no gradients.
+    """
     drops = generator is not None and shape.p > 0.0
     drawn = [draw(shape.p, generator) if drops else NO_MASK for _ in range(len(weights) // (2 * len(ORDER)))]  # type: ignore[arg-type]
     if torch.is_grad_enabled():
         out: Tensor = _Blocks.apply(x.contiguous(), layout.offsets, shape, drawn, last_only, *weights)  # type: ignore[no-untyped-call]
         return out
     jobs, out, _ = _jobs(x.contiguous(), layout.offsets, shape, drawn, last_only, weights, keep=False)
+    if first is not None:
+        given = *first[0], first[1].contiguous(), layout.from_end.contiguous()
+        for name, tensor in zip(("items", "places", "bias", "rows", "positions"), given, strict=True):
+            setattr(jobs[0], name, tensor.data_ptr())
     _call("forward", jobs)
     return out
 

@@ -11,7 +11,7 @@ from userclue.config import EncoderConfig
 from userclue.nn.adapters import close_patches, patches
 from userclue.nn.attention import attend, attend_last
 from userclue.nn.dropout import dropout
-from userclue.nn.fused import ORDER, Shape, fits_whole, fused_blocks
+from userclue.nn.fused import ORDER, FirstProducts, Shape, first_products, fits_whole, fused_blocks
 from userclue.nn.heads import reset_blocks
 from userclue.nn.layout import Layout
 
@@ -82,19 +82,41 @@ class Transformer(nn.Module):
         reset_blocks(self, generator)
         close_patches(self)
 
-    def forward(self, x: Tensor, layout: Layout, generator: torch.Generator | None = None) -> Tensor:
-        """[N, D] → states at the UR tokens, [B, D]; dropout acts only when a generator is given."""
-        return self._run(x, layout, generator, last_only=True)
+    def forward(
+        self, x: Tensor, layout: Layout, generator: torch.Generator | None = None, first: tuple[FirstProducts, Tensor] | None = None
+    ) -> Tensor:
+        """[N, D] → states at the UR tokens, [B, D]; dropout acts only when a generator is given. first: see `fused_blocks`."""
+        return self._run(x, layout, generator, last_only=True, first=first)
+
+    def first_products(self, items: Tensor, places: Tensor) -> FirstProducts | None:
+        """For `forward` without gradients; None where a block does not run as the compiled kernel, or the first is the last."""
+        blocks = self._blocks()
+        if len(blocks) < 2 or not self._fits(items):
+            return None
+        return first_products(items, places, blocks[0].weights(), blocks[0].shape)
 
     def states(self, x: Tensor, layout: Layout, generator: torch.Generator | None = None) -> Tensor:
         """[N, D] → states of all tokens, [N, D]."""
         return self._run(x, layout, generator, last_only=False)
 
-    def _run(self, x: Tensor, layout: Layout, generator: torch.Generator | None, last_only: bool) -> Tensor:
-        blocks = cast("Sequence[Block]", self.blocks)
-        if fits_whole(x) and all(block.adapter is None for block in blocks):
+    def _blocks(self) -> Sequence[Block]:
+        return cast("Sequence[Block]", self.blocks)
+
+    def _fits(self, x: Tensor) -> bool:
+        return fits_whole(x) and all(block.adapter is None for block in self._blocks())
+
+    def _run(
+        self,
+        x: Tensor,
+        layout: Layout,
+        generator: torch.Generator | None,
+        last_only: bool,
+        first: tuple[FirstProducts, Tensor] | None = None,
+    ) -> Tensor:
+        blocks = self._blocks()
+        if self._fits(x):
             weights = [weight for block in blocks for weight in block.weights()]
-            x = fused_blocks(x, layout, weights, blocks[0].shape, generator, last_only)
+            x = fused_blocks(x, layout, weights, blocks[0].shape, generator, last_only, first)
         else:
             last = len(blocks) - 1
             for i, block in enumerate(blocks):
