@@ -206,7 +206,7 @@ def rank(config: Config) -> tuple[Repetition, Row]:
         return {"units": len(test), "metrics": {name: float(values.mean()) for name, values in metrics.items()}}
 
     repetition()
-    return repetition, {"lengths": summary(test.inputs, config["max_len"]), "rows": len(dataset.vocabulary)}
+    return repetition, {"lengths": summary(test.inputs, config["max_len"]), "rows": len(dataset.vocabulary), "kernels": _kernels()}
 
 
 def agree(config: Config) -> tuple[Repetition, Row]:

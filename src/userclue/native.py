@@ -2,7 +2,7 @@
 
 Nothing is compiled at import; the first training or encoding on a CPU does it (about two seconds, kept in the user's cache folder).
 Without a C compiler, or with USERCLUE_KERNELS=off, PyTorch does the same work where they would be called: `nn.fused`, `nn.heads`,
-`nn.dropout`, `train.rows`.
+`nn.dropout`, `train.rows`, `metrics.ranking`.
 """
 
 import ctypes
@@ -32,6 +32,7 @@ SIGNATURES = {
     "userclue_head_forward": (_POINTER,),
     "userclue_head_backward": (_POINTER,),
     "userclue_lazy_adam": (_POINTER,),
+    "userclue_ranking": (_POINTER,),
     "userclue_dropout": (_POINTER, _POINTER, _LONG, ctypes.c_uint32, _FLOAT, ctypes.c_uint64, _INT),
 }
 

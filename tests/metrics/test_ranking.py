@@ -16,7 +16,9 @@ from userclue.data.store import Sequences
 from userclue.data.vocabulary import FIRST_ITEM
 from userclue.metrics import blocks
 from userclue.metrics.blocks import InnerProducts
+from userclue.metrics.counted import count_ahead
 from userclue.metrics.ranking import NOT_RETRIEVABLE, best_items, full_ranking, ranking_metrics, ranks, top_k
+from userclue.native import describe, kernels
 
 LEVELS = st.sampled_from([-math.inf, -1.0, 0.0, 0.5, 1.0, math.inf])
 
@@ -130,11 +132,15 @@ def inner_products(seed: int, n: int, items: int) -> Problem:
     return products, scores, rng.integers(1, width, n), [rng.integers(0, width, rng.integers(0, 6)) for _ in range(n)]
 
 
-@pytest.fixture(params=[(1, 1), (3, 5), (256, 4096)], ids=str)
+@pytest.fixture(params=[(1, 1), (3, 5), (256, 4096), "compiled"], ids=str)
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of so many instances and items; vectors of seven instances at a time."""
-    monkeypatch.setattr(blocks, "_BLOCK", {"cpu": request.param})
+    """Blocks of so many instances and items, by PyTorch, or the compiled kernel; vectors of seven instances at a time."""
     monkeypatch.setattr(blocks, "_VECTORS_AT_ONCE", 7)
+    if request.param != "compiled":
+        monkeypatch.setenv("USERCLUE_KERNELS", "off")
+        monkeypatch.setattr(blocks, "_BLOCK", {"cpu": request.param})
+    elif kernels() is None:
+        pytest.skip(describe())
 
 
 @pytest.mark.usefixtures("block")
@@ -180,11 +186,38 @@ def test_rounding_breaks_no_tie_with_the_target_itself(monkeypatch: pytest.Monke
     exact = vectors.astype(np.float64) @ table.astype(np.float64).T
     expected = np.array([brute_rank(exact[i], int(targets[i]), set(range(FIRST_ITEM))) for i in range(200)])
     products = InnerProducts(lambda rows: vectors[rows], torch.from_numpy(table))
-    for shape in ((7, 11), (64, 1000), (256, 4096)):
-        monkeypatch.setattr(blocks, "_BLOCK", {"cpu": shape})
+    for shape in (None, (7, 11), (64, 1000), (256, 4096)):
+        if shape is not None:
+            monkeypatch.setenv("USERCLUE_KERNELS", "off")
+            monkeypatch.setattr(blocks, "_BLOCK", {"cpu": shape})
         # Two scores closer than float32 tells apart may change places; a lost or doubled target would move every rank.
         assert np.abs(full_ranking(products, 200, targets).ranks_all - expected).max() <= 1
         assert np.mean(full_ranking(products, 200, targets).ranks_all == expected) > 0.95
+
+
+@pytest.mark.skipif(kernels() is None, reason=describe())
+@pytest.mark.parametrize("dim", [7, 64])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_equal_items_tie_exactly_in_the_compiled_count(dim: int, threads: int) -> None:
+    """Forty kinds of items, each a hundred times and more: by kind the counts are known, whatever float32 makes of the scores."""
+    rng = np.random.default_rng(dim)
+    n, kinds, biases = 700, rng.normal(size=(40, dim)).astype(np.float32), rng.normal(size=40).astype(np.float32)
+    kind = rng.integers(0, 40, FIRST_ITEM + 6000)
+    vectors, targets = rng.normal(size=(n, dim)).astype(np.float32), rng.integers(FIRST_ITEM, len(kind), n)
+    histories = [rng.choice(len(kind), rng.integers(0, 300)) for _ in range(n)]
+    exact = vectors.astype(np.float64) @ kinds.T.astype(np.float64) + biases
+    is_ahead = (exact >= np.take_along_axis(exact, kind[targets][:, None], axis=1))[:, kind]  # [n, V]
+    is_ahead[:, :FIRST_ITEM] = False
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        items, bias = torch.from_numpy(kinds[kind]), torch.from_numpy(biases[kind])
+        found, among_seen = count_ahead(vectors, items, bias, targets, Sequences.from_lists(histories))
+    finally:
+        torch.set_num_threads(before)
+    assert found.tolist() == is_ahead.sum(axis=1).tolist()
+    assert among_seen is not None
+    assert among_seen.tolist() == [row[np.unique(history)].sum() for row, history in zip(is_ahead, histories, strict=True)]
 
 
 MILLION = """

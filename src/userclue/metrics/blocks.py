@@ -70,28 +70,38 @@ class Chunk:
 
 def chunks(score: Rows | InnerProducts, order: np.ndarray, memory_bytes: int) -> Iterator[Chunk]:
     """The instances in the given order, as many at a time as a block holds (of a function: as its rows fit into memory_bytes)."""
-    return _of_products(score, order) if isinstance(score, InnerProducts) else _of_rows(score, order, memory_bytes)
+    if isinstance(score, InnerProducts):
+        return (chunk for part in parts(score, order) for chunk in chunks_of(score, *part))
+    return _of_rows(score, order, memory_bytes)
 
 
-def _of_products(score: InnerProducts, order: np.ndarray) -> Iterator[Chunk]:
+def parts(score: InnerProducts, order: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor, bool]]:
+    """So many instances at a time that their vectors fit: numbers, vectors [b, D] where the items are, whether all scores must be finite.
+
+    The last is false where a sum could overflow, and for NaN anywhere: then each score has to be looked at.
+    """
     items, bias = score.items, score.bias
-    size, step = _BLOCK.get(items.device.type, _BLOCK["cpu"])
-    buffer = items.new_empty(size * min(step, len(items)))
     largest, shift = _largest(items), 0.0 if bias is None else _largest(bias)
     for first in range(0, len(order), _VECTORS_AT_ONCE):
         part = order[first : first + _VECTORS_AT_ONCE]
         vectors = torch.from_numpy(_checked(score.vectors(part), part)).to(items.device)
-        # False for NaN too: then, and where a sum could overflow, each block is looked through.
-        finite = _largest(vectors) * largest * items.shape[1] + shift < torch.finfo(items.dtype).max
-        for begin in range(0, len(part), size):
-            own = vectors[begin : begin + size]
+        yield part, vectors, _largest(vectors) * largest * items.shape[1] + shift < torch.finfo(items.dtype).max
 
-            def multiply(column: int, out: Tensor, own: Tensor = own) -> None:
-                torch.mm(own, items[column : column + out.shape[1]].T, out=out)
-                if bias is not None:
-                    out += bias[column : column + out.shape[1]]
 
-            yield Chunk(part[begin : begin + size], len(items), step, buffer, multiply, finite=finite)
+def chunks_of(score: InnerProducts, part: np.ndarray, vectors: Tensor, finite: bool) -> Iterator[Chunk]:
+    """One of `parts`, as many instances at a time as a block holds."""
+    items, bias = score.items, score.bias
+    size, step = _BLOCK.get(items.device.type, _BLOCK["cpu"])
+    buffer = items.new_empty(size * min(step, len(items)))
+    for begin in range(0, len(part), size):
+        own = vectors[begin : begin + size]
+
+        def multiply(column: int, out: Tensor, own: Tensor = own) -> None:
+            torch.mm(own, items[column : column + out.shape[1]].T, out=out)
+            if bias is not None:
+                out += bias[column : column + out.shape[1]]
+
+        yield Chunk(part[begin : begin + size], len(items), step, buffer, multiply, finite=finite)
 
 
 def _of_rows(score: Rows, order: np.ndarray, memory_bytes: int) -> Iterator[Chunk]:

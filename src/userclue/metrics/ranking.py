@@ -3,6 +3,7 @@
 One relevant item per instance; metrics are averaged over instances (paper, V-A: all candidates are ranked, never a sample).
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor
 
 from userclue.data.store import Sequences
-from userclue.metrics.blocks import Cells, Chunk, InnerProducts, Rows, chunks
+from userclue.data.vocabulary import FIRST_ITEM
+from userclue.metrics.blocks import Cells, Chunk, InnerProducts, Rows, chunks, chunks_of, parts
+from userclue.metrics.counted import can_count, count_ahead
 
 RANKING_METRICS = ("mrr", "recall", "ndcg")
 # The rank of a target that is no candidate (unknown, or filtered as seen): beyond every cut-off, however small the catalogue.
@@ -67,13 +70,40 @@ def full_ranking(
     among_unseen = None if seen is None else np.empty(n, np.int64)
     # By target: the blocks that hold targets are formed a second time, and neighbours then share theirs.
     order = np.argsort(targets, kind="stable") if isinstance(score, InnerProducts) else np.arange(n)
-    for chunk in chunks(score, order, memory_bytes):
-        rows = chunk.instances
-        found = _chunk_ranks(chunk, targets[rows], None if seen is None else seen.take(rows))
+    for rows, found in _ranked(score, order, targets, seen, memory_bytes):
         among_all[rows] = found.ranks_all
         if among_unseen is not None and found.ranks_unseen is not None:
             among_unseen[rows] = found.ranks_unseen
     return RankingResult(among_all, among_unseen)
+
+
+def _ranked(
+    score: Rows | InnerProducts, order: np.ndarray, targets: np.ndarray, seen: Sequences | None, memory_bytes: int
+) -> Iterator[tuple[np.ndarray, RankingResult]]:
+    """Some of the instances in the given order, and their ranks."""
+
+    def of_chunks(found: Iterable[Chunk]) -> Iterator[tuple[np.ndarray, RankingResult]]:
+        for chunk in found:
+            rows = chunk.instances
+            yield rows, _chunk_ranks(chunk, targets[rows], None if seen is None else seen.take(rows))
+
+    if not isinstance(score, InnerProducts):
+        yield from of_chunks(chunks(score, order, memory_bytes))
+        return
+    for rows, vectors, finite in parts(score, order):
+        if finite and can_count(score.items):
+            yield rows, _counted_ranks(score, vectors, targets[rows], None if seen is None else seen.take(rows))
+        else:
+            yield from of_chunks(chunks_of(score, rows, vectors, finite))
+
+
+def _counted_ranks(score: InnerProducts, vectors: Tensor, targets: np.ndarray, seen: Sequences | None) -> RankingResult:
+    _refuse_outside(targets, len(score.items))
+    among_all, among_seen = count_ahead(vectors.numpy(), score.items, score.bias, targets, seen)
+    lost = targets < FIRST_ITEM
+    if seen is None or among_seen is None:
+        return _result(targets, lost, among_all)
+    return _result(targets, lost, among_all, among_all - among_seen, Cells.of(seen))
 
 
 def _chunk_ranks(chunk: Chunk, targets: np.ndarray, seen: Sequences | None) -> RankingResult:
@@ -90,9 +120,15 @@ def _chunk_ranks(chunk: Chunk, targets: np.ndarray, seen: Sequences | None) -> R
             cells.overwrite(ahead, begin, 0.0)
             found[1] += ahead.sum(dim=1).long()
     among_all, among_unseen = found.cpu().numpy()
-    lost = own.isneginf().cpu().numpy()
+    return _result(targets, own.isneginf().cpu().numpy(), among_all, among_unseen, cells)
+
+
+def _result(
+    targets: np.ndarray, lost: np.ndarray, among_all: np.ndarray, among_unseen: np.ndarray | None = None, cells: Cells | None = None
+) -> RankingResult:
+    """The counts as ranks; lost: bool [b], targets that are no candidates."""
     among_all[lost] = NOT_RETRIEVABLE
-    if cells is None:
+    if among_unseen is None or cells is None:
         return RankingResult(among_all, None)
     among_unseen[lost] = NOT_RETRIEVABLE
     among_unseen[cells.row[cells.item == targets[cells.row]]] = NOT_RETRIEVABLE
