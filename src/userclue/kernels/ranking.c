@@ -53,11 +53,11 @@ static void look_back(const Ranking *g, int64_t i, const float *vectors, float *
     for (int64_t r = 0; r < rows; r++) pick(g, &some, g->targets[i + r]);
     const float *out = score_picked(g, &some, vectors);
     for (int64_t r = 0; r < rows; r++) own[i + r] = out[r * COLUMNS + r];
-    for (int64_t r = 0; g->seen && r < rows; r++) {
+    for (int64_t r = 0; g->ahead_seen && r < rows; r++) {
         int64_t found = 0;
         for (int64_t k = g->offsets[i + r]; k < g->offsets[i + r + 1]; k++) {
             const int64_t item = g->seen[k];
-            if (item >= g->first && met[item] != i + r + 1) {
+            if (item >= g->first && item < g->V && met[item] != i + r + 1) {
                 met[item] = i + r + 1;
                 pick(g, &some, item);
             }
@@ -113,7 +113,7 @@ void userclue_ranking(const Ranking *g) {
 #pragma omp parallel num_threads(g->threads) if (g->threads > 1 && n > AT_ONCE)
     {
         Picked some = picked(D);
-        int64_t *met = g->seen ? memory((size_t)g->V * sizeof(int64_t)) : 0;
+        int64_t *met = g->ahead_seen ? memory((size_t)g->V * sizeof(int64_t)) : 0;
         if (met) memset(met, 0, (size_t)g->V * sizeof(int64_t));
 #pragma omp for schedule(dynamic, 16)
         for (int64_t i = 0; i < n; i += ROWS) look_back(g, i, i + ROWS <= n ? g->vectors + i * D : tail, own, some, met);
