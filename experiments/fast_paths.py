@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("paths", nargs="+", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--steps", type=int, default=3000)
     chosen = parser.parse_args()
     if chosen.what == "summary":
@@ -70,7 +71,7 @@ def main() -> None:
     run, forms = FORMS[chosen.what]
     data = Dataset.open(chosen.paths[0])
     with chosen.out.open("a", encoding="utf-8") as file:
-        for seed in range(chosen.seeds):
+        for seed in range(chosen.first, chosen.first + chosen.seeds):
             for form in forms:
                 began = time.perf_counter()
                 result = run(data, seed, form, chosen.steps)
