@@ -163,7 +163,7 @@ def _drawn(place: Place, measurement: str, label: str, x: float, users: int, ite
 def growth_items(place: Place) -> Iterator[Case]:
     """A step against the size of the catalogue; by the default, lazy Adam above 30,000 items, and twice by dense Adam."""
     for items in (10**3, 3_416, 10**4, 10**5, 646_000, 10**6):
-        yield _drawn(place, "growth-items", f"{items:,} items", items, 64 * 50, items, 50, steps=25, warm_up=5)
+        yield _drawn(place, "growth-items", f"{items:,} items", items, 64 * 50, items, 50, steps=50, warm_up=5)
     whole = {"item_updates": "dense", "steps": 10, "warm_up": 2}
     for label, more in (("dense Adam", {}), ("torch.optim.Adam", {"torch_adam": True})):
         yield _drawn(place, "growth-items", f"646,000 items, {label}", 646_000, 64 * 50, 646_000, 50, **whole, **more)
