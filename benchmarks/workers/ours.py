@@ -117,8 +117,8 @@ def _run(config: Config, settings: Any, module: Any, stream: Any) -> Repetition:
     steps = config["steps"] or stream.steps_per_epoch
     users = steps * config["batch"] if config["steps"] else stream.n_sequences  # drawn histories fill their batches
 
-    def train(steps: int) -> None:
-        run.settings = settings.model_copy(update={"steps": run.progress.step + steps})
+    def train(more: int) -> None:
+        run.settings = settings.model_copy(update={"steps": run.progress.step + more})
         run.run()
         if run.device.type == "cuda":
             torch.cuda.synchronize()
