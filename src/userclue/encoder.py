@@ -22,6 +22,7 @@ from userclue.errors import ArtifactError, DataError, UsageError
 from userclue.nn.attributes import ItemAttributes
 from userclue.nn.backbones import BAGS, build_backbone, settled
 from userclue.nn.bags import BagEmbedding
+from userclue.nn.distinct import distinct
 from userclue.nn.embedding import SequenceEmbedding
 from userclue.nn.fused import fused_embedding
 from userclue.nn.layout import Layout
@@ -162,7 +163,7 @@ class UserEncoder(nn.Module):
                 batch = without_ur(batch)
             layout, items, rows, products = Layout.of(batch), table, batch.tokens, of_all
             if not whole:
-                met, rows = rows.unique(return_inverse=True)
+                met, rows = distinct(rows, len(table))
                 items = embedding.rows(met)
                 of_met = backbone.first_products(items, places[:0])
                 assert of_met is not None

@@ -2,7 +2,7 @@
 
 Nothing is compiled at import; the first training or encoding on a CPU does it (about two seconds, kept in the user's cache folder).
 Without a C compiler, or with USERCLUE_KERNELS=off, PyTorch does the same work where they would be called: `nn.fused`, `nn.heads`,
-`nn.dropout`, `train.rows`, `metrics.ranking`.
+`nn.dropout`, `nn.distinct`, `train.rows`, `metrics.ranking`.
 """
 
 import ctypes
@@ -31,6 +31,7 @@ SIGNATURES = {
     "userclue_first": (_POINTER,),
     "userclue_head_forward": (_POINTER,),
     "userclue_head_backward": (_POINTER,),
+    "userclue_distinct": (_POINTER, _LONG, _LONG, _POINTER, _POINTER, _POINTER),
     "userclue_lazy_adam": (_POINTER,),
     "userclue_ranking": (_POINTER,),
     "userclue_dropout": (_POINTER, _POINTER, _LONG, ctypes.c_uint32, _FLOAT, ctypes.c_uint64, _INT),
@@ -40,6 +41,13 @@ SIGNATURES = {
 def kernels() -> ctypes.CDLL | None:
     """The compiled kernels, or None where they are switched off or cannot be built; built at the first call."""
     return None if os.environ.get("USERCLUE_KERNELS", "").lower() == "off" else _load()[0]
+
+
+def library() -> ctypes.CDLL:
+    """The compiled kernels, where `kernels` has said before that they are there."""
+    found = _load()[0]
+    assert found is not None
+    return found
 
 
 def describe() -> str:

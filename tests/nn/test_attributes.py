@@ -141,7 +141,7 @@ def test_gradients_by_row_are_those_of_the_dense_tables(form, alone):
     assert len(optimizer.row_parameters()) == 3  # ids, brands, tags
     for encoder in (dense, by_row):
         loss(encoder).backward()
-    gradients(by_row)
+    gradients(by_row.parameters())
     for (name, one), other in zip(dense.named_parameters(), by_row.parameters(), strict=True):
         if other.grad is not None and other.grad.is_sparse:
             assert len(other.grad.indices()[0]) < len(one)

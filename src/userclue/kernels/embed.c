@@ -15,10 +15,6 @@ typedef struct {
     float *x;                        // [N, D], the result, or its gradient
 } Embedding;
 
-static inline vf kept(const Embedding *g, int64_t n, int64_t d) {
-    return g->dropped ? mask_of(row_seed(g->seed, (uint64_t)n), d, g->dropped, g->keep_scale) : splat(1.0f);
-}
-
 // x = mask * (items[rows] + places[positions])
 void userclue_embed_forward(const Embedding *g) {
     const int64_t D = g->D;
@@ -27,9 +23,17 @@ void userclue_embed_forward(const Embedding *g) {
         const float *item = g->items + g->rows[n] * D, *place = g->places + g->positions[n] * D;
         if (n + AHEAD < g->N)
             for (int64_t d = 0; d < D; d += 16) __builtin_prefetch(g->items + g->rows[n + AHEAD] * D + d);
-        for (int64_t d = 0; d < D; d += W)
-            store(g->x + n * D + d, (load(item + d) + load(place + d)) * kept(g, n, d));
+        const uint32_t hash = row_seed(g->seed, (uint64_t)n);
+        for (int64_t d = 0; d < D; d = next_masked(d)) {
+            const Masks both = masks_of(hash, d, g->dropped, g->keep_scale);
+            store(g->x + n * D + d, (load(item + d) + load(place + d)) * both.first);
+            if (d + HALF < D) store(g->x + n * D + d + HALF, (load(item + d + HALF) + load(place + d + HALF)) * both.second);
+        }
     }
+}
+
+static inline vf kept(const Embedding *g, int64_t n, int64_t d) {
+    return g->dropped ? mask_of(row_seed(g->seed, (uint64_t)n), d, g->dropped, g->keep_scale) : splat(1.0f);
 }
 
 // items[rows] += mask * x and places[positions] += mask * x. Threads part the columns: each sum is formed in the order of the tokens.

@@ -31,14 +31,7 @@ static inline uint64_t stream(const Job *g, int place) { return splitmix(g->seed
 
 static inline int64_t in_halves(int64_t n) { return (n + HALF - 1) / HALF * HALF; }
 
-// Two masks, 0 where dropped and keep_scale where kept, both all one where nothing is dropped
-typedef struct { vf first, second; } Masks;
-
-static inline Masks masks(const Job *g, uint32_t hash, int64_t counter) {
-    if (!g->dropped) return (Masks){splat(1.0f), splat(1.0f)};
-    const vu bits = random_bits(hash, (uint32_t)counter);
-    return (Masks){lower(bits, g->dropped, g->keep_scale), upper(bits, g->dropped, g->keep_scale)};
-}
+static inline Masks masks(const Job *g, uint32_t hash, int64_t counter) { return masks_of(hash, counter, g->dropped, g->keep_scale); }
 
 // Places of the gradients within d_weights, in the order of the weights above.
 typedef struct { float *qkv_w, *qkv_b, *out_w, *out_b, *ff1_w, *ff1_b, *ff2_w, *ff2_b, *norm1_w, *norm1_b, *norm2_w, *norm2_b; } Gradients;

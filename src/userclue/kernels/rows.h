@@ -79,7 +79,7 @@ static inline __attribute__((always_inline)) void drop_(const Job *g, int place,
     const uint64_t seed = stream(g, place);
     for (int64_t i = 0; i < rows * D; i += D) {
         const uint32_t hash = row_seed(seed, (uint64_t)(first + i / D));
-        for (int64_t d = i; d < i + D; d += (d - i) % HALF + W == HALF ? W + HALF : W) {
+        for (int64_t d = i; d < i + D; d = i + next_masked(d - i)) {
             const Masks left = masks(g, hash, d - i);
             vf y = rectified(relu, load(x + d)) * left.first;
             if (add) y += load(add + d);

@@ -67,6 +67,18 @@ static inline vf upper(vu bits, uint32_t dropped, float scale) { return (vf)((vi
 
 #define HALF 16 // of a row's elements, the first HALF of each two share their bits with the second
 
+// From W elements of a row to the next that no mask was drawn for: a mask comes with that of the elements HALF further on.
+static inline int64_t next_masked(int64_t d) { return d % HALF + W == HALF ? d + W + HALF : d + W; }
+
+// Two masks, 0 where dropped and `scale` where kept, that share their bits: both all one where nothing is dropped
+typedef struct { vf first, second; } Masks;
+
+static inline Masks masks_of(uint32_t hash, int64_t counter, uint32_t dropped, float scale) {
+    if (!dropped) return (Masks){splat(1.0f), splat(1.0f)};
+    const vu bits = random_bits(hash, (uint32_t)counter);
+    return (Masks){lower(bits, dropped, scale), upper(bits, dropped, scale)};
+}
+
 // The mask of elements e..e+W-1 of a row
 static inline vf mask_of(uint32_t hash, int64_t e, uint32_t dropped, float scale) {
     const vu bits = random_bits(hash, (uint32_t)(e / (2 * HALF) * 2 * HALF + e % HALF));

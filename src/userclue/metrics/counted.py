@@ -8,7 +8,7 @@ from torch import Tensor
 
 from userclue.data.store import Sequences
 from userclue.data.vocabulary import FIRST_ITEM
-from userclue.native import kernels
+from userclue.native import kernels, library
 
 _POINTER, _LONG = ctypes.c_void_p, ctypes.c_int64
 
@@ -44,7 +44,5 @@ def count_ahead(
     given = (array.ctypes.data if array is not None else 0 for array in (targets, flat, offsets, found, among_seen))
     tensors = (vectors.ctypes.data, items.data_ptr(), 0 if bias is None else bias.data_ptr())
     job = _Ranking(len(targets), *items.shape, FIRST_ITEM, torch.get_num_threads(), *tensors, *given)
-    library = kernels()
-    assert library is not None
-    library.userclue_ranking(ctypes.addressof(job))
+    library().userclue_ranking(ctypes.addressof(job))
     return found, among_seen

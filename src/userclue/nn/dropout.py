@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from userclue.native import kernels
+from userclue.native import kernels, library
 
 _LEVELS = 1 << 16
 
@@ -48,9 +48,7 @@ def _mask(x: Tensor, p: float, generator: torch.Generator) -> Tensor:
 
 def _run(x: Tensor, dropped: int, scale: float, seed: int) -> Tensor:
     out = torch.empty_like(x)
-    library = kernels()
-    assert library is not None
-    library.userclue_dropout(x.data_ptr(), out.data_ptr(), x.numel(), dropped, scale, seed, torch.get_num_threads())
+    library().userclue_dropout(x.data_ptr(), out.data_ptr(), x.numel(), dropped, scale, seed, torch.get_num_threads())
     return out
 
 

@@ -7,6 +7,7 @@ from torch.nn.functional import embedding
 
 from userclue.data.vocabulary import PAD, UNK
 from userclue.nn.attributes import ItemAttributes
+from userclue.nn.distinct import distinct
 from userclue.nn.dropout import dropout
 from userclue.nn.fused import fits_whole, fused_embedding
 from userclue.nn.tables import ItemTable
@@ -62,7 +63,7 @@ class SequenceEmbedding(nn.Module):
         items, places, sparse = self.items.weight, self.positions.weight, self.items.sparse
         if self.attributes is not None:
             # An item's embedding is put together once, however often the batch has it; what follows looks it up among those met.
-            met, tokens = tokens.unique(return_inverse=True)
+            met, tokens = distinct(tokens, len(items))
             items, sparse = self.rows(met), False
         if fits_whole(items):
             return fused_embedding(items, places, tokens, from_end, p, generator, sparse)

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from userclue.native import kernels
+from userclue.native import library
+from userclue.nn.distinct import distinct
 from userclue.nn.dropout import draw, fits
 from userclue.nn.layout import Layout
 
@@ -107,7 +108,7 @@ class _Embed(torch.autograd.Function):
         (tokens, from_end), (shape, places_shape, drawn, sparse) = ctx.saved_tensors, ctx.given
         gradient, rows, met = gradient.contiguous(), tokens, None
         if sparse:
-            met, rows = tokens.unique(return_inverse=True)
+            met, rows = distinct(tokens, shape[0])
         d_items = gradient.new_zeros(shape[0] if met is None else len(met), shape[1])
         d_places = gradient.new_zeros(places_shape)
         _run_embedding("backward", rows, from_end, d_items, d_places, gradient, drawn)
@@ -122,9 +123,7 @@ def _run_embedding(
     job = _Embedding(*x.shape, drawn[0], drawn[1], torch.get_num_threads(), drawn[2])
     for name, tensor in (("rows", rows), ("positions", positions), ("items", items), ("places", places), ("x", x)):
         setattr(job, name, tensor.data_ptr())
-    library = kernels()
-    assert library is not None
-    getattr(library, f"userclue_embed_{direction}")(ctypes.addressof(job))
+    getattr(library(), f"userclue_embed_{direction}")(ctypes.addressof(job))
 
 
 def first_products(items: Tensor, places: Tensor, weights: Sequence[Tensor], shape: Shape) -> FirstProducts:
@@ -135,9 +134,7 @@ def first_products(items: Tensor, places: Tensor, weights: Sequence[Tensor], sha
     norm = [0, 0] if shape.post else [weight.data_ptr() for weight in given[4:]]
     pointers = *(tensor.data_ptr() for tensor in given[:4]), *norm, *(tensor.data_ptr() for tensor in made)
     job = _First(dim, len(items), len(places), torch.get_num_threads(), *pointers)
-    library = kernels()
-    assert library is not None
-    library.userclue_first(ctypes.addressof(job))
+    library().userclue_first(ctypes.addressof(job))
     return made
 
 
@@ -224,6 +221,4 @@ def _sizes(n: int, sequences: int, dim: int, shape: Shape, last: bool) -> list[i
 
 
 def _call(direction: str, jobs: ctypes.Array[_Job]) -> None:
-    library = kernels()
-    assert library is not None
-    getattr(library, f"userclue_blocks_{direction}")(ctypes.addressof(jobs), len(jobs))
+    getattr(library(), f"userclue_blocks_{direction}")(ctypes.addressof(jobs), len(jobs))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from userclue.native import kernels
+from userclue.native import library
 from userclue.nn.fused import WIDEST, fits_whole
 
 _POINTER, _LONG, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_float
@@ -113,6 +113,4 @@ def _pointer(tensor: Tensor | None) -> int | None:
 
 
 def _call(direction: str, head: _Head) -> None:
-    library = kernels()
-    assert library is not None
-    getattr(library, f"userclue_head_{direction}")(ctypes.addressof(head))
+    getattr(library(), f"userclue_head_{direction}")(ctypes.addressof(head))

@@ -65,6 +65,7 @@ class Training:
         self.device = device_of(settings.device)
         module.to(self.device)
         self.optimizer = build_optimizer(module, settings)
+        self._parameters = list(module.parameters())
         self._followers = [part for part in module.modules() if isinstance(part, Follower)]
         self.progress = Progress()
         self._users = 0
@@ -132,7 +133,7 @@ class Training:
                 parameter.grad = None
         step.loss.backward()
         clips, by_row = self.settings.clip_norm is not None, isinstance(self.optimizer, AdamWithRows)
-        found = gradients(self.module) if clips or by_row else []
+        found = gradients(self._parameters) if clips or by_row else []
         if self.settings.clip_norm is not None:
             norm = nn.utils.get_total_norm(found)
             torch._foreach_mul_(found, (self.settings.clip_norm / (norm + 1e-6)).clamp(max=1.0))
@@ -149,7 +150,7 @@ class Training:
             "epoch": self.progress.epoch,
             "seconds": round(self._elapsed(), 3),
             "loss": loss,
-            "gradient_norm": float(nn.utils.get_total_norm(gradients(self.module))),
+            "gradient_norm": float(nn.utils.get_total_norm(gradients(self._parameters))),
             "users_per_second": round(self._users / max(now - self._logged_at, 1e-9), 1),
             **step.metrics(),
             **(self.probe() if self.probe is not None else {}),

@@ -5,7 +5,7 @@ is handed out as the touched rows (`nn.Embedding.sparse`), and the optimiser cha
 """
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -145,10 +145,10 @@ UPDATES: dict[str, Callable[[Tensor, Tensor, dict[str, Tensor], dict[str, Any]],
 }
 
 
-def gradients(module: nn.Module) -> list[Tensor]:
-    """The gradients of `module`, dense; of a table updated by row the touched rows, each once (which coalesces it in place)."""
+def gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """The gradients of `parameters`, dense; of a table updated by row the touched rows, each once (which coalesces it in place)."""
     found = []
-    for parameter in module.parameters():
+    for parameter in parameters:
         if parameter.grad is not None and parameter.grad.is_sparse:
             rows = parameter.grad._indices()[0]
             # The compiled embedding hands out each row once, in order, but autograd forgets that it does.
