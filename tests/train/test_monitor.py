@@ -1,4 +1,4 @@
-"""The collapse monitor: full collapse by either sign, dimensional collapse, and health."""
+"""The collapse monitor: full collapse by either sign, dimensional collapse, a run that has not taken hold, and health."""
 
 import pytest
 
@@ -52,6 +52,17 @@ def test_one_sign_alone_is_no_collapse(row):
 
 def test_rows_without_geometry_neither_count_nor_forgive():
     assert watched(SHRUNK, SHRUNK, {"loss": 0.3, "event": "validation"}, SHRUNK).collapsed
+
+
+def test_views_as_far_apart_as_strangers_at_the_end_are_told():
+    apart = HEALTHY | {"loss": -0.04, "alignment": 1.92}
+    assert watched(apart, apart).warnings() == []
+    assert watched(apart, apart, apart, HEALTHY | {"alignment": 1.5}).warnings() == []
+    monitor = watched(HEALTHY, apart, apart, apart, stop=True)
+    assert not monitor.collapsed
+    (warning,) = monitor.warnings()
+    assert "pre-training has not taken hold" in warning
+    assert "lower dropout" in warning
 
 
 def test_stop_ends_the_run_at_the_third_row():
