@@ -34,7 +34,7 @@ class CollapseMonitor:
         std = row.get("std_sqrt_d")
         if std is None:
             return
-        agree = (row.get("loss") or 0) < PERFECT_LOSS or row.get("alignment", 2.0) < 2 * (1 + PERFECT_LOSS)
+        agree = (row.get("loss") or 0) < PERFECT_LOSS or row.get("alignment", STRANGERS) < STRANGERS * (1 + PERFECT_LOSS)
         flat = agree and row.get("projection_rank", self.dim) < FLAT_RANK
         self._bad_rows = self._bad_rows + 1 if std < UNHEALTHY_STD or flat else 0
         self._apart_rows = self._apart_rows + 1 if (row.get("alignment") or 0.0) > NEAR_STRANGERS else 0
@@ -62,6 +62,7 @@ _COLLAPSED = (
 )
 
 _NOTHING_LEARNED = (
-    "pre-training has not taken hold: the two views of a user agree hardly more than two strangers do (alignment above 1.8, theirs is 2), "
-    "and the effective rank is that of the random start; train longer, lower dropout (0.1 to 0.3), or take preset best"
+    "pre-training has not taken hold: the two views of a user agree hardly more than two strangers do "
+    f"(alignment above {NEAR_STRANGERS:g}, theirs is {STRANGERS:g}), and the effective rank is that of the random start; train longer, "
+    "lower dropout (0.1 to 0.3), or take preset best"
 )
