@@ -122,7 +122,7 @@ class UserEncoder(nn.Module):
         if isinstance(self.embedding, BagEmbedding):
             x: Tensor = self.embedding(batch)
         else:
-            x = self.embedding(batch.tokens, layout.from_end, self.config.dropout, generator)
+            x = self.embedding(batch.tokens, layout, self.config.dropout, generator)
         return x, layout
 
     @property
@@ -168,7 +168,7 @@ class UserEncoder(nn.Module):
                 of_met = backbone.first_products(items, places[:0])
                 assert of_met is not None
                 products = of_all._replace(items=of_met.items)
-            x = fused_embedding(items, places, rows, layout.from_end, 0.0, None, sparse=False)
+            x = fused_embedding(items, places, rows, layout, 0.0, None, sparse=False)
             out: Tensor = backbone(x, layout, first=(products, rows))
             return out
 

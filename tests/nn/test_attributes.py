@@ -12,6 +12,7 @@ from userclue.data.store import Sequences
 from userclue.data.vocabulary import FIRST_ITEM, MASK, PAD, UNK, UR, Vocabulary
 from userclue.encoder import UserEncoder
 from userclue.errors import ArtifactError, DataError, UsageError
+from userclue.nn.layout import Layout
 from userclue.train.optim import build_optimizer
 from userclue.train.rows import gradients
 
@@ -90,8 +91,9 @@ def test_an_items_embedding_is_its_ids_and_its_attributes(mix, names):
         assert torch.equal(embedding.table()[special], embedding.items.weight[special])
     assert torch.equal(embedding.table()[11], embedding.items.weight[11])  # an item that has no attribute is its id
     assert embedding.rows(torch.zeros(0, dtype=torch.int64)).shape == (0, 16)
-    tokens, from_end = torch.tensor([4, 9, UR, 4]), torch.tensor([2, 1, 0, 3])
-    torch.testing.assert_close(embedding(tokens, from_end), everything[tokens] + embedding.positions.weight[from_end], rtol=1e-6, atol=1e-7)
+    tokens, layout = torch.tensor([4, 9, UR, 4]), Layout(torch.tensor([0, 3, 4]), 3, 4)
+    expected = everything[tokens] + embedding.positions.weight[[2, 1, 0, 0]]
+    torch.testing.assert_close(embedding(tokens, layout), expected, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("mix", ["sum", "gate"])
@@ -112,8 +114,8 @@ def test_kernels_and_torch_agree_with_float64_in_value_and_gradient(form, mix):
 def test_one_mask_falls_on_the_sum(form):
     """Where dropout keeps, it keeps the whole sum of id, attributes and position, and at the usual rate."""
     embedding = made().embedding
-    tokens, from_end = torch.full((4000,), 8), torch.zeros(4000, dtype=torch.int64)
-    exact, dropped = embedding(tokens, from_end), embedding(tokens, from_end, 0.5, torch.Generator().manual_seed(0))
+    tokens, layout = torch.full((4000,), 8), Layout(torch.arange(4001), 1, 4000)
+    exact, dropped = embedding(tokens, layout), embedding(tokens, layout, 0.5, torch.Generator().manual_seed(0))
     kept = dropped != 0
     assert float(kept.float().mean()) == pytest.approx(0.5, abs=0.01)
     torch.testing.assert_close(dropped[kept], 2 * exact[kept])

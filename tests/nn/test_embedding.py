@@ -4,6 +4,7 @@ import torch
 
 from userclue.data.vocabulary import PAD, UNK
 from userclue.nn.embedding import SequenceEmbedding
+from userclue.nn.layout import Layout
 
 
 def made(seed: int = 0) -> SequenceEmbedding:
@@ -14,9 +15,9 @@ def made(seed: int = 0) -> SequenceEmbedding:
 
 def test_a_token_is_its_item_plus_its_position():
     table = made()
-    tokens, from_end = torch.tensor([4, 9, 2, 4]), torch.tensor([2, 1, 0, 20])
+    tokens, from_end, layout = torch.tensor([4, 9, 2, 4]), (2, 1, 0, 0), Layout(torch.tensor([0, 3, 4]), 3, 4)
     expected = torch.stack([table.items.weight[t] + table.positions.weight[p] for t, p in zip(tokens, from_end, strict=True)])
-    assert torch.equal(table(tokens, from_end), expected)
+    assert torch.equal(table(tokens, layout), expected)
 
 
 def test_there_is_a_position_for_max_len_items_and_ur():

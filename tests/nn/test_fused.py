@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.func import functional_call
+from torch.nn.functional import layer_norm
 
 from userclue import native
 from userclue.config import EncoderConfig
 from userclue.native import describe, kernels
+from userclue.nn import fused
 from userclue.nn.dropout import dropout
-from userclue.nn.fused import first_products, fused_blocks, fused_embedding
+from userclue.nn.fused import ORDER, first_products, fused_blocks, fused_embedding
 from userclue.nn.layout import Layout
 from userclue.nn.transformer import Block
 
@@ -52,6 +55,19 @@ def gradients(
     out = block(x, layout, generator, last)
     (out * weight).sum().backward()
     return {"out": out.detach(), "x": x.grad, **{name: parameter.grad for name, parameter in block.named_parameters()}}
+
+
+@pytest.fixture
+def another_build(tmp_path, monkeypatch):
+    """Kernels of other compiler flags, as long as the test runs."""
+
+    def build(*flags: str) -> None:
+        monkeypatch.setattr(native, "FLAGS", flags)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        native._load.cache_clear()
+
+    yield build
+    native._load.cache_clear()
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
@@ -108,6 +124,29 @@ def test_a_stack_is_its_blocks_one_after_another(norm, last, count):
         assert torch.equal(at_once(x, seeded(3)), expected)
     theirs, ours = (torch.autograd.grad(out, (x, *weights), weight) for out in (expected, found))
     assert all(torch.equal(one, other) for one, other in zip(theirs, ours, strict=True))
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_norm_behind_the_stack_is_that_of_the_float64_form(last):
+    blocks, layout = [made(64, 4, seed, dropout=0.0) for seed in range(2)], layout_of((51, 9, 1, 99) * 8)
+    norm = torch.randn(2, 64, generator=seeded(4))
+    weights = [*(weight.detach() for block in blocks for weight in block.weights()), *norm]
+    given = [tensor.requires_grad_() for tensor in (torch.randn(layout.tokens, 64, generator=seeded(1)), *weights)]
+    weight = torch.randn(layout.size if last else layout.tokens, 64, generator=seeded(2))
+
+    def exact(x: Tensor, *weights: Tensor) -> Tensor:
+        for block, own in zip(blocks, (weights[:12], weights[12:24]), strict=True):
+            names = [name for layer in ORDER for name in (f"{layer}.weight", f"{layer}.bias")]
+            x = functional_call(block, dict(zip(names, own, strict=True)), (x, layout, None, last and block is blocks[-1]))
+        return layer_norm(x, (64,), *weights[24:])
+
+    ours = fused_blocks(given[0], layout, given[1:], blocks[0].shape, None, last)
+    theirs = exact(*(tensor.double() for tensor in given))
+    with torch.no_grad():
+        assert torch.equal(fused_blocks(given[0], layout, given[1:], blocks[0].shape, None, last), ours)
+    found, expected = torch.autograd.grad(ours, given, weight), torch.autograd.grad(theirs, given, weight.double())
+    for one, other in zip((ours, *found), (theirs, *expected), strict=True):
+        assert float((one - other).detach().abs().max() / (other.detach().abs().max() + 1e-3)) < 3e-5
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
@@ -268,7 +307,7 @@ def test_scores_far_apart_neither_overflow_nor_vanish():
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="needs a narrower vector that this machine has too")
-def test_every_width_of_vectors_draws_the_same_masks(tmp_path, monkeypatch):
+def test_every_width_of_vectors_draws_the_same_masks(another_build):
     """A curve recorded on one processor is that of another: compiled for the oldest of its kind, the kernels give the same numbers."""
     layout, inputs = layout_of((51, 9, 1, 99)), []
     for dim, heads, causal, last in ((64, 4, False, False), (48, 4, True, False), (80, 5, False, True)):
@@ -276,38 +315,51 @@ def test_every_width_of_vectors_draws_the_same_masks(tmp_path, monkeypatch):
         weight = torch.randn(layout.size if last else layout.tokens, dim, generator=seeded(2))
         inputs.append((made(dim, heads, causal=causal), x, layout, last, weight))
     tables = torch.randn(30, 48, generator=seeded(3)), torch.randn(9, 48, generator=seeded(4))
-    places = torch.arange(20)
+    tokens, nine = torch.arange(20) % 7, layout_of((9, 9, 2))
 
     def results() -> list[Tensor]:
         found = [value for given in inputs for value in gradients(*given, seeded(5)).values()]
         found += [dropout(torch.ones(1003), 0.3, seeded(6))]
-        return [*found, fused_embedding(*tables, places % 7, places % 9, 0.4, seeded(7), sparse=False)]
+        return [*found, fused_embedding(*tables, tokens, nine, 0.4, seeded(7), sparse=False)]
 
     wide = results()
-    flags = [flag if flag != "-march=native" else "-march=x86-64" for flag in native.FLAGS]
-    monkeypatch.setattr(native, "FLAGS", tuple(flags))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    native._load.cache_clear()
-    try:
-        for one, other in zip(wide, results(), strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
-    finally:
-        native._load.cache_clear()
+    another_build(*(flag if flag != "-march=native" else "-march=x86-64" for flag in native.FLAGS))
+    for one, other in zip(wide, results(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("dim", "heads"), [(64, 4), (128, 2)])
+@pytest.mark.parametrize("causal", [False, True])
+def test_zeros_left_out_and_attention_kept_change_no_bit(dim, heads, causal, another_build, monkeypatch):
+    block, layout = made(dim, heads, causal=causal, dropout=0.4), layout_of((51, 9, 1, 30) * 9)
+    x = torch.randn(layout.tokens, dim, generator=seeded(1))
+    weight = torch.randn(layout.tokens, dim, generator=seeded(2))
+
+    def found() -> list[Tensor]:
+        return list(gradients(block, x, layout, False, weight, seeded(3)).values())
+
+    shortest = found()
+    assert fused._width(layout, block.shape, dim) > 0
+    monkeypatch.setattr(fused, "_width", lambda *_: 0)
+    formed_again = found()
+    another_build(*native.FLAGS, "-DSKIPS=0")
+    for one, other, all_products in zip(shortest, formed_again, found(), strict=True):
+        assert torch.equal(one, other)
+        assert torch.equal(one, all_products)
 
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_embedding_is_look_up_and_sum_and_its_mask_is_that_of_its_gradient(sparse):
     items = torch.randn(30, 64, generator=seeded(1), requires_grad=True)
     places = torch.randn(9, 64, generator=seeded(2), requires_grad=True)
-    tokens, from_end = torch.randint(30, (40,), generator=seeded(3)), torch.randint(9, (40,), generator=seeded(4))
-    torch.testing.assert_close(
-        fused_embedding(items, places, tokens, from_end, 0.0, None, sparse), items[tokens] + places[from_end], rtol=0, atol=0
-    )
-    ones = fused_embedding(torch.ones(30, 64), torch.zeros(9, 64), tokens, from_end, 0.3, seeded(5), sparse)
-    out = fused_embedding(items, places, tokens, from_end, 0.3, seeded(5), sparse)
-    torch.testing.assert_close(out, (items[tokens] + places[from_end]) * ones, rtol=1e-6, atol=0)
+    tokens, layout = torch.randint(30, (40,), generator=seeded(3)), layout_of((9, 1, 4, 9, 8, 9))
+    total = items[tokens] + places[layout.from_end]
+    torch.testing.assert_close(fused_embedding(items, places, tokens, layout, 0.0, None, sparse), total, rtol=0, atol=0)
+    ones = fused_embedding(torch.ones(30, 64), torch.zeros(9, 64), tokens, layout, 0.3, seeded(5), sparse)
+    out = fused_embedding(items, places, tokens, layout, 0.3, seeded(5), sparse)
+    torch.testing.assert_close(out, total * ones, rtol=1e-6, atol=0)
     weight = torch.randn(out.shape, generator=seeded(6))
-    expected = torch.autograd.grad(((items[tokens] + places[from_end]) * ones * weight).sum(), (items, places))
+    expected = torch.autograd.grad((total * ones * weight).sum(), (items, places))
     out.backward(weight)
     assert items.grad.is_sparse == sparse
     torch.testing.assert_close(items.grad.to_dense(), expected[0], rtol=1e-5, atol=1e-5)

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from userclue.losses import negative_cosine
 from userclue.native import describe, kernels
+from userclue.nn.fused_head import fused_comparison
 from userclue.nn.heads import BatchNorm, Head, predictor, projector
 
 pytestmark = pytest.mark.skipif(kernels() is None, reason=describe())
@@ -52,6 +54,39 @@ def test_values_gradients_and_statistics_are_those_of_the_float64_form(kind, bat
     for name, value in exact.items():
         scale = float(value.abs().max()) + 1e-3
         assert float((ours[name] - value).abs().max()) / scale < 1e-5, name
+
+
+@pytest.mark.parametrize("kind", ["CLUE's projector", "predictor"])
+@pytest.mark.parametrize(("batch", "views"), [(5, 2), (64, 2), (7, 3)])
+def test_comparison_is_the_loss_of_the_float64_form(kind, batch, views):
+    """The projections of the next view as targets that no gradient reaches; without a predictor the results are targets themselves."""
+    first, second = made("CLUE's projector"), made(kind) if kind == "predictor" else Head()
+    x = torch.randn(views * batch, 64, generator=seeded(1))
+    given = [x.requires_grad_(), *first.parameters(), *second.parameters()]
+    one, two = copy.deepcopy(first).double(), copy.deepcopy(second).double()
+    projections = one(x.double(), views)
+    exact = negative_cosine(two(projections, views), projections.detach().roll(-batch, 0))
+    expected = torch.autograd.grad(exact * 3, [x, *one.parameters(), *two.parameters()])
+    layers = [*first.layers(), *second.layers()]
+    loss, targets = fused_comparison(layers, x, views, len(first.layers()))
+    assert not targets.requires_grad
+    torch.testing.assert_close(targets.double(), projections.detach(), atol=1e-5, rtol=0)
+    assert float(loss.detach()) == pytest.approx(float(exact.detach()), abs=1e-6)
+    for mine, other in zip(torch.autograd.grad(loss * 3, given), expected, strict=True):
+        assert float((mine - other).abs().max() / (other.abs().max() + 1e-3)) < 1e-4
+
+
+def test_a_row_of_zeros_is_compared_as_torch_does():
+    still = Head(nn.Linear(16, 16, bias=False))
+    with torch.no_grad():
+        still[0].weight.copy_(torch.eye(16))
+    x = torch.randn(4, 16, generator=seeded(1))
+    x[1] = 0.0
+    x.requires_grad_()
+    loss, _ = fused_comparison(still.layers(), x, 2, 1)
+    exact = negative_cosine(x, x.detach().roll(2, 0))
+    assert float(loss.detach()) == pytest.approx(float(exact.detach()), abs=1e-6)
+    torch.testing.assert_close(torch.autograd.grad(loss, x), torch.autograd.grad(exact, x), rtol=1e-5, atol=1e-7)
 
 
 def test_views_at_once_are_views_one_after_another_to_the_bit():

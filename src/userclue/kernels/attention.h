@@ -37,9 +37,13 @@ static void as_lanes(const float *x, int64_t ld, int64_t L, int64_t E, int64_t L
     transpose(x, ld, L, E, t, Lp);
 }
 
+// Below zero, though it be -0, where it is dropped
+static inline vf marked(vf x, vf mask) { return (vf)((vi)x | ((vi)(mask == 0.0f) & INT32_MIN)); }
+
 // s [keys, queries] = e^(scale * s - the query's largest), masked. The largest and one over the sum before masking, a query: top, inverse.
-static void softmax(const Job *g, uint32_t hash, int64_t row, int64_t i0, int64_t keys, int64_t lane, float scale, float *s, float *top_,
-                    float *inverse_) {
+// kept: null or where the powers go, marked.
+static void softmax(const Job *g, uint32_t hash, int64_t row, int64_t i0, int64_t keys, int64_t lane, float scale, float *s, float *kept,
+                    float *top_, float *inverse_) {
     const vi query = lanes_from(i0 + lane);
     vf top = splat(-INFINITY), total = {0};
     for (int64_t j = 0; j < keys; j++) {
@@ -57,15 +61,20 @@ static void softmax(const Job *g, uint32_t hash, int64_t row, int64_t i0, int64_
         float *at = s + j * QUERIES + lane;
         const vf e = exp_(load(at) * scale - top);
         store(at, e * left.first);
+        if (kept) store(kept + j * g->width + lane, marked(e, left.first));
         total += e;
         if (j + 1 == keys) break;
         const vf f = exp_(load(at + QUERIES) * scale - top);
         store(at + QUERIES, f * left.second);
+        if (kept) store(kept + (j + 1) * g->width + lane, marked(f, left.second));
         total += f;
     }
     store(top_ + lane, top);
     store(inverse_ + lane, 1.0f / total);
 }
+
+// Where a head's powers of a sequence are kept, [L, width], or null
+static float *powers_of(const Job *g, int64_t first, int64_t L, int64_t h) { return g->powers ? g->powers + (first * g->H + h * L) * g->width : 0; }
 
 // qkv: the sequence's first row of [.., 3D]; first: its number among all; out: [L, D]; kept: [2, H, L] or null
 static void attend(const Job *g, const float *qkv, int64_t L, int64_t first, float *out, float *kept, Arena arena) {
@@ -80,12 +89,14 @@ static void attend(const Job *g, const float *qkv, int64_t L, int64_t first, flo
         const float *v = whole(qkv + 2 * D + h * E, ld, L, E, &scratch, &ldv);
         float *o = E == Ep ? out + h * E : narrow;
         const int64_t ldo = E == Ep ? D : Ep;
+        float *powers = powers_of(g, first, L, h);
         as_lanes(qkv + h * E, ld, L, E, Lp, qt);
         for (int64_t i0 = 0; i0 < L; i0 += QUERIES) {
             const int64_t rows = L - i0 < QUERIES ? L - i0 : QUERIES, keys = g->causal ? i0 + rows : L;
             float top[QUERIES], inverse[QUERIES];
             matmul(keys, padded(rows), E, qkv + D + h * E, ld, qt + i0, Lp, s, QUERIES, SET, 0);
-            for (int64_t lane = 0; lane < rows; lane += W) softmax(g, hash, in_halves(L), i0, keys, lane, scale, s, top, inverse);
+            for (int64_t lane = 0; lane < rows; lane += W)
+                softmax(g, hash, in_halves(L), i0, keys, lane, scale, s, powers ? powers + i0 : 0, top, inverse);
             if (kept) {
                 memcpy(kept + h * L + i0, top, (size_t)rows * sizeof(float));
                 memcpy(kept + (g->H + h) * L + i0, inverse, (size_t)rows * sizeof(float));
@@ -117,6 +128,19 @@ static void softmax_back(const Job *g, uint32_t hash, int64_t row, int64_t i0, i
     }
 }
 
+// The same from the powers as they are kept, of which the masked weights are made
+static void softmax_back_kept(const Job *g, int64_t keys, int64_t lane, float scale, const float *powers, const float *inverse_,
+                              const float *delta_, float *s, float *ds) {
+    const vf inverse = load(inverse_ + lane), delta = load(delta_ + lane);
+    for (int64_t j = 0; j < keys; j++) {
+        const vi power = (vi)load(powers + j * g->width + lane);
+        float *d = ds + j * QUERIES + lane;
+        const vf kept = (vf)((vi)splat(g->keep_scale) & ~(power >> 31)), x = (vf)(power & INT32_MAX) * inverse;
+        store(d, x * (load(d) * kept - delta) * scale);
+        store(s + j * QUERIES + lane, x * kept);
+    }
+}
+
 // d_out, the gradient of out [L, D] → d_qkv [L, 3D]
 static void attend_back(const Job *g, const float *qkv, int64_t L, int64_t first, const float *kept, const float *out, const float *d_out,
                         float *d_qkv, Arena arena) {
@@ -133,7 +157,8 @@ static void attend_back(const Job *g, const float *qkv, int64_t L, int64_t first
         const float *o = whole(d_out + h * E, D, L, E, &scratch, &ldo);
         const int64_t ldd = E == Ep ? ld : Ep;
         float *dq = E == Ep ? d_qkv + h * E : narrow, *dk = E == Ep ? dq + D : dq + L * Ep, *dv = E == Ep ? dk + D : dk + L * Ep;
-        as_lanes(qkv + h * E, ld, L, E, Lp, qt);
+        const float *powers = powers_of(g, first, L, h);
+        if (!powers) as_lanes(qkv + h * E, ld, L, E, Lp, qt);
         as_lanes(d_out + h * E, D, L, E, Lp, dt);
         for (int64_t i0 = 0; i0 < L; i0 += QUERIES) {
             const int64_t rows = L - i0 < QUERIES ? L - i0 : QUERIES, keys = g->causal ? i0 + rows : L, wide = padded(rows);
@@ -148,10 +173,12 @@ static void attend_back(const Job *g, const float *qkv, int64_t L, int64_t first
                 delta[i] = sum(total);
                 for (; e < E; e++) delta[i] += a[e] * b[e];
             }
-            matmul(keys, wide, E, qkv + D + h * E, ld, qt + i0, Lp, s, QUERIES, SET, 0);
+            if (!powers) matmul(keys, wide, E, qkv + D + h * E, ld, qt + i0, Lp, s, QUERIES, SET, 0);
             matmul(keys, wide, E, qkv + 2 * D + h * E, ld, dt + i0, Lp, ds, QUERIES, SET, 0);
-            for (int64_t lane = 0; lane < rows; lane += W)
-                softmax_back(g, hash, in_halves(L), i0, keys, lane, scale, top, inverse, delta, s, ds);
+            for (int64_t lane = 0; lane < rows; lane += W) {
+                if (powers) softmax_back_kept(g, keys, lane, scale, powers + i0, inverse, delta, s, ds);
+                else softmax_back(g, hash, in_halves(L), i0, keys, lane, scale, top, inverse, delta, s, ds);
+            }
             matmul_t(rows, Ep, keys, ds, QUERIES, k, ldk, dq + i0 * ldd, ldd, SET);
             // The first queries meet every key, unless they are causal: then keys that come later are met first by their own block.
             const int64_t met = i0 == 0 ? 0 : g->causal ? i0 : L;

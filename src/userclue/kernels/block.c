@@ -6,14 +6,16 @@
 //     pre-norm     a = norm1(x), s1 = x + drop(out(attention(a))), b = norm2(s1), result = s1 + drop(ff2(drop(relu(ff1(b)))))
 //     post-norm    s1 = x + drop(out(attention(x))), b = norm1(s1), s2 = b + drop(ff2(drop(relu(ff1(b))))), result = norm2(s2)
 //
-// Masks are not kept but drawn again from their seed. Gradients of the weights are summed within a fixed number of slots, each a run of
-// chunks, and then over the slots in order: any number of threads gives the same bits.
+// Masks are not kept but drawn again from their seed, except in the attention of a short history, whose weights are kept. Gradients of the
+// layers' weights are summed within a fixed number of slots, each a run of chunks, and then over the slots in order: any number of threads
+// gives the same bits.
 
 #include "vector.h"
 #include "matmul.h"
 #include "arena.h"
 #include "job.h"
 #include "rows.h"
+#include "sparse.h"
 #include "attention.h"
 #include "last.h"
 
@@ -58,6 +60,18 @@ static void look_up(const Job *g, int64_t base, int64_t rows, const float *x, fl
     }
 }
 
+// [m, D], rectified, times [D, D], plus bias if it is not null
+static void rectified_product(int64_t m, int64_t D, const float *a, const float *b, float *c, const float *bias) {
+    if (skips(D)) matmul_sparse(m, D, a, b, c, bias);
+    else matmul(m, D, D, a, D, b, D, c, D, bias ? BIAS : SET, bias);
+}
+
+// c [D, D] += [m, D], rectified and transposed, times [m, D]
+static void rectified_product_t(int64_t m, int64_t D, const float *a, const float *b, float *c) {
+    if (skips(D)) matmul_t_sparse(m, D, a, b, c);
+    else matmul_t(D, D, m, a, D, b, D, c, D, ADD);
+}
+
 // One block: x [rows, D] → out [R, D], the chunk's alone
 static void forward_chunk(const Job *g, Chunk chunk, Transposed t, Sizes most, const float *x, float *out, Arena arena) {
     const int64_t D = g->D, base = g->offsets[chunk.from], rows = g->offsets[chunk.to] - base, S = chunk.to - chunk.from;
@@ -97,7 +111,7 @@ static void forward_chunk(const Job *g, Chunk chunk, Transposed t, Sizes most, c
     else norm_rows(sum1, R, D, g->norm2_w, g->norm2_b, b, stats2);
     matmul(R, D, D, b, D, t.ff1, D, hidden, D, BIAS, g->ff1_b);
     rectify_drop(g, HIDDEN, r0, R, hidden);
-    matmul(R, D, D, hidden, D, t.ff2, D, y, D, BIAS, g->ff2_b);
+    rectified_product(R, D, hidden, t.ff2, y, g->ff2_b);
     if (g->post) {
         float *sum2 = kept_or(g->sum2, r0 * D, &arena, R * D);
         drop(g, AFTER_HIDDEN, r0, y, b, R, sum2);
@@ -122,13 +136,13 @@ static void feed_forward_back(const Job *g, int64_t r0, int64_t R, const float *
         norm_again(sum1, R, D, g->norm1_w, g->norm1_b, g->stats1 + r0 * 2, b);
     } else norm_again(sum1, R, D, g->norm2_w, g->norm2_b, g->stats2 + r0 * 2, b);
     drop(g, AFTER_HIDDEN, r0, d, 0, R, y);
-    matmul_t(D, D, R, y, D, hidden, D, to.ff2_w, D, ADD);
+    rectified_product_t(R, D, hidden, y, to.ff2_w); // transposed, so that the zeros come first
     add_rows(y, R, D, to.ff2_b);
     matmul(R, D, D, y, D, g->ff2_w, D, z, D, SET, 0);
     rectify_drop_back(g, hidden, R, z);
-    matmul_t(D, D, R, z, D, b, D, to.ff1_w, D, ADD);
+    rectified_product_t(R, D, z, b, to.ff1_w);
     add_rows(z, R, D, to.ff1_b);
-    matmul(R, D, D, z, D, g->ff1_w, D, y, D, SET, 0);
+    rectified_product(R, D, z, g->ff1_w, y, 0);
     if (g->post) {
         for (int64_t i = 0; i < R * D; i += W) store(y + i, load(y + i) + load(d + i));
         norm_back(sum1, g->stats1 + r0 * 2, g->norm1_w, y, 0, R, D, d_sum, to.norm1_w, to.norm1_b);
@@ -187,11 +201,12 @@ static void fetch_kept(const Job *jobs, int64_t blocks, const Chunk *chunk) {
     for (const Job *g = jobs; g < jobs + blocks; g++) {
         if (!g->last) {
             fetch_rows(g->qkv, base, rows, 3 * D);
+            fetch_rows(g->powers, base, rows, g->H * g->width);
             fetch_rows(g->mixed, base, rows, D);
             fetch_rows(g->sum1, base, rows, D);
             fetch_rows(g->hidden, base, rows, D);
             fetch_rows(g->sum2, base, rows, D);
-            fetch_rows(g->out, base, rows, D);
+            fetch_rows(g->final_w ? g->result : g->out, base, rows, D);
         } else fetch_rows(g->weights, base, rows, padded(g->H));
     }
 }
@@ -203,10 +218,15 @@ static void forward_stack(const Job *jobs, int64_t blocks, Chunk chunk, const Ch
     const float *x = jobs->x + base * D;
     for (int64_t b = 0; b < blocks; b++) {
         const int64_t first = jobs[b].last ? chunk.from : base;
-        float *out = kept_or(jobs[b].out, first * D, &arena, rows * D);
+        const int normed = jobs[b].final_w != 0;
+        float *out = kept_or(normed ? jobs[b].result : jobs[b].out, first * D, &arena, rows * D);
         forward_chunk(jobs + b, chunk, t[b], most, x, out, arena);
         x = out;
     }
+    const Job *end = jobs + blocks - 1;
+    if (!end->final_w) return;
+    const int64_t first = end->last ? chunk.from : base, R = end->last ? chunk.to - chunk.from : rows;
+    norm_rows(x, R, D, end->final_w, end->final_b, end->out + first * D, kept_or(end->final_stats, first * 2, &arena, R * 2));
 }
 
 static void backward_stack(const Job *jobs, int64_t blocks, Chunk chunk, const Chunk *next, const float *k_t, Sizes most, float *sums,
@@ -214,7 +234,13 @@ static void backward_stack(const Job *jobs, int64_t blocks, Chunk chunk, const C
     fetch_kept(jobs, blocks, next);
     const int64_t D = jobs->D, base = jobs->offsets[chunk.from], rows = jobs->offsets[chunk.to] - base;
     const Job *end = jobs + blocks - 1;
-    const float *d_out = end->d_out + (end->last ? chunk.from : base) * D;
+    const int64_t first = end->last ? chunk.from : base, R = end->last ? chunk.to - chunk.from : rows;
+    const float *d_out = end->d_out + first * D;
+    if (end->final_w) {
+        float *d_result = take(&arena, R * D), *to = sums + blocks * n_weights(D);
+        norm_back(end->result + first * D, end->final_stats + first * 2, end->final_w, d_out, 0, R, D, d_result, to, to + D);
+        d_out = d_result;
+    }
     for (int64_t b = blocks - 1; b >= 0; b--) {
         float *d_x = b ? take(&arena, rows * D) : jobs->d_x + base * D;
         const float *x = (b ? jobs[b - 1].out : jobs->x) + base * D;
@@ -235,7 +261,7 @@ void userclue_blocks_forward(const Job *jobs, int64_t blocks) {
         t[b] = transposed(jobs + b, weights + b * 6 * D * D);
         if (forward_memory(jobs + b, most) > size) size = forward_memory(jobs + b, most);
     }
-    size += blocks * (most.rows * D + 16);
+    size += blocks * (most.rows * D + 16) + 2 * most.rows + 16;
 #pragma omp parallel num_threads(jobs->threads) if (jobs->threads > 1 && n > 1)
     {
         float *own = memory((size_t)size * sizeof(float));
@@ -253,7 +279,7 @@ void userclue_blocks_forward(const Job *jobs, int64_t blocks) {
 
 void userclue_blocks_backward(const Job *jobs, int64_t blocks) {
     Chunk *chunks = memory((size_t)jobs->B * sizeof(Chunk));
-    const int64_t n = chunks_of(jobs, chunks), D = jobs->D, size = blocks * n_weights(D);
+    const int64_t n = chunks_of(jobs, chunks), D = jobs->D, size = blocks * n_weights(D) + 2 * D;
     const Sizes most = sizes_of(jobs, chunks, n);
     const int64_t slots = n < 4 ? 1 : n / 4 < MOST_SLOTS ? n / 4 : MOST_SLOTS;
     float *sums = memory((size_t)(slots * size) * sizeof(float)), *k_t = memory((size_t)(D * D) * sizeof(float));
@@ -261,7 +287,7 @@ void userclue_blocks_backward(const Job *jobs, int64_t blocks) {
     int64_t room = 0;
     for (int64_t b = 0; b < blocks; b++)
         if (backward_memory(jobs + b, most) > room) room = backward_memory(jobs + b, most);
-    room += blocks * (most.rows * D + 16);
+    room += (blocks + 1) * (most.rows * D + 16);
 #pragma omp parallel num_threads(jobs->threads) if (jobs->threads > 1 && slots > 1)
     {
         float *own = memory((size_t)room * sizeof(float));
@@ -274,9 +300,11 @@ void userclue_blocks_backward(const Job *jobs, int64_t blocks) {
         }
         free(own);
     }
-    memcpy(jobs->d_weights, sums, (size_t)size * sizeof(float));
     for (int64_t slot = 1; slot < slots; slot++)
-        for (int64_t i = 0; i < size; i++) jobs->d_weights[i] += sums[slot * size + i];
+        for (int64_t i = 0; i < size; i++) sums[i] += sums[slot * size + i];
+    memcpy(jobs->d_weights, sums, (size_t)(size - (jobs[blocks - 1].final_w ? 0 : 2 * D)) * sizeof(float));
+    for (int64_t b = 0; b < blocks; b++)
+        transpose(gradients(sums + b * n_weights(D), D).ff2_w, D, D, D, gradients(jobs->d_weights + b * n_weights(D), D).ff2_w, D);
     free(k_t);
     free(sums);
     free(chunks);

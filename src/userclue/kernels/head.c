@@ -1,5 +1,6 @@
 // A head of pre-training, forward and backward: layers of a product, a batch norm and a ReLU, over views of the same users one after
-// another. A view's batch norm sees that view alone, so views share nothing but the weights, and each may have a thread of its own.
+// another, and if there is a target the loss behind them. A view's batch norm sees that view alone, so views share nothing but the
+// weights, and each may have a thread of its own.
 // nn/fused_head.py calls it; nn/heads.py holds the PyTorch form that it must equal.
 
 #include "vector.h"
@@ -24,6 +25,8 @@ typedef struct {
     const float *x;                   // [views * B, in of the first layer]
     const float *d_out;               // [views * B, out of the last]
     float *d_x, *d_weights;           // the latter layer by layer: weight, bias, scale, shift, those that are there
+    const float *target;              // [views * B, out of the last] or null; no gradient reaches it
+    float *loss;                      // with a target: the mean of all rows' negative cosines with their targets; backward its gradient
 } Head;
 
 #define RUN 32 // rows are summed in runs, and the runs' sums then: a sum over thousands keeps its digits
@@ -127,6 +130,40 @@ static void view_backward(const Head *g, int64_t view, float *to) {
     free(both);
 }
 
+static float product(const float *x, const float *y, int64_t D) {
+    vf total = {0};
+    for (int64_t d = 0; d < D; d += W) total += load(x + d) * load(y + d);
+    return sum(total);
+}
+
+// Of a row as torch.nn.functional.normalize takes it
+static float length(const float *x, int64_t D) { return fmaxf(sqrtf(product(x, x, D)), 1e-12f); }
+
+// A row's target is that of the same user's other view (CLUE eq. 4 to 7).
+static const float *target_of(const Head *g, int64_t row) {
+    return g->target + (row + g->B) % (g->views * g->B) * g->layer[g->layers - 1].out;
+}
+
+static void compare(const Head *g) {
+    const Layer *l = g->layer + g->layers - 1;
+    double total = 0;
+    for (int64_t i = 0; i < g->views * g->B; i++) {
+        const float *x = l->result + i * l->out, *y = target_of(g, i);
+        total += product(x, y, l->out) / (length(x, l->out) * length(y, l->out));
+    }
+    *g->loss = (float)(-total / (double)(g->views * g->B));
+}
+
+static void compare_back(const Head *g, float *d) {
+    const Layer *l = g->layer + g->layers - 1;
+    const int64_t D = l->out;
+    for (int64_t i = 0; i < g->views * g->B; i++) {
+        const float *x = l->result + i * D, *y = target_of(g, i), a = 1.0f / length(x, D), b = 1.0f / length(y, D);
+        const float cosine = product(x, y, D) * a * b, scale = -*g->loss * a / (float)(g->views * g->B);
+        for (int64_t j = 0; j < D; j += W) store(d + i * D + j, (load(y + j) * b - load(x + j) * (cosine * a)) * scale);
+    }
+}
+
 #define WORTH 64 // rows of a view from which a second thread is
 
 void userclue_head_forward(const Head *g) {
@@ -143,9 +180,16 @@ void userclue_head_forward(const Head *g) {
                 l->variance[d] += l->momentum * (moments[l->out + d] * (float)g->B / (float)(g->B - 1) - l->variance[d]);
             }
     }
+    if (g->target) compare(g);
 }
 
-void userclue_head_backward(const Head *g) {
+void userclue_head_backward(const Head *given) {
+    Head own = *given, *g = &own;
+    float *d_out = 0;
+    if (g->target) {
+        own.d_out = d_out = memory((size_t)(g->views * g->B * g->layer[g->layers - 1].out) * sizeof(float));
+        compare_back(g, d_out);
+    }
     int64_t size = 0;
     for (int64_t n = 0; n < g->layers; n++) size += n_gradients(g->layer + n);
     float *sums = memory((size_t)(g->views * size) * sizeof(float));
@@ -155,4 +199,5 @@ void userclue_head_backward(const Head *g) {
     for (int64_t view = 1; view < g->views; view++)
         for (int64_t i = 0; i < size; i++) g->d_weights[i] += sums[view * size + i];
     free(sums);
+    free(d_out);
 }

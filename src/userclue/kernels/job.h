@@ -2,6 +2,7 @@
 
 typedef struct {
     int64_t N, B, D, H;               // tokens, sequences, width, heads
+    int64_t width;                    // of a row of `powers`, at least the longest sequence
     int32_t post, causal, last;       // norm after each sub-layer; keys up to the query only; the last token of each sequence only
     uint32_t dropped;                 // of 2^16
     float keep_scale;
@@ -9,6 +10,7 @@ typedef struct {
     uint64_t seed;
     const int64_t *offsets;           // [B + 1]
     const float *qkv_w, *qkv_b, *out_w, *out_b, *ff1_w, *ff1_b, *ff2_w, *ff2_b, *norm1_w, *norm1_b, *norm2_w, *norm2_b;
+    const float *final_w, *final_b;   // of a norm behind the last block, [D] each, or null
     const float *x;                   // [N, D], of a stack's first block; the others read what the one before them wrote
     const float *items, *places, *bias; // of the first block, what first.c makes, or null; never of one that is `last`
     const int64_t *rows, *positions;  // [N], where each token's stand in the first two
@@ -16,13 +18,15 @@ typedef struct {
     // Kept for the backward pass, or all null:
     float *qkv;                       // [N, 3D]; last: the queries [B, D]
     float *weights;                   // a sequence's largest scores and ones over the sums, [2, H, L]; last: the weights, [N, heads padded]
+    float *powers;                    // a sequence's e^(score - the largest), [H, L keys, width], the sign set where dropped; or null: formed again
     float *values;                    // last: h weighted, [B, H, D]
     float *mixed, *sum1, *hidden, *sum2; // [R, D] each; sum2 post-norm only
     float *stats1, *stats2;           // mean and one over the deviation, [N or R, 2] (pre- or post-norm), [R, 2]
+    float *result, *final_stats;      // of a last block that a norm follows, [R, D] and [R, 2]
     // Backward:
     const float *d_out;               // [R, D], of the last block
     float *d_x;                       // [N, D], of the first block
-    float *d_weights;                 // of the first block: gradients of all blocks' twelve weights, one after another
+    float *d_weights;                 // of the first block: gradients of all blocks' twelve weights, one after another, and of the last norm's
 } Job;
 
 enum { ATTENTION, AFTER_ATTENTION, HIDDEN, AFTER_HIDDEN }; // the four places where a block drops

@@ -11,6 +11,7 @@ typedef struct {
     const int64_t *rows;                      // [U], each once
     const float *gradient;                    // [U, D]
     float *table, *mean, *square;             // [V, D]
+    float *poison;                            // one number, NaN once anything in a gradient was none
 } Update;
 
 static void update_row(int64_t D, const float *restrict g, float *restrict x, float *restrict m, float *restrict v, const Update *u) {
@@ -24,7 +25,8 @@ static void update_row(int64_t D, const float *restrict g, float *restrict x, fl
 
 void userclue_lazy_adam(const Update *u) {
     const int64_t D = u->D;
-#pragma omp parallel for schedule(static) num_threads(u->threads) if (u->threads > 1 && u->U > 256)
+    int32_t finite = 1;
+#pragma omp parallel for schedule(static) reduction(& : finite) num_threads(u->threads) if (u->threads > 1 && u->U > 256)
     for (int64_t i = 0; i < u->U; i++) {
         if (i + AHEAD < u->U)
             for (int64_t d = 0; d < D; d += 16) {
@@ -35,5 +37,7 @@ void userclue_lazy_adam(const Update *u) {
             }
         const int64_t at = u->rows[i] * D;
         update_row(D, u->gradient + i * D, u->table + at, u->mean + at, u->square + at, u);
+        for (int64_t d = 0; d < D; d++) finite &= u->gradient[i * D + d] - u->gradient[i * D + d] == 0.0f;
     }
+    if (!finite) *u->poison = NAN;
 }

@@ -10,6 +10,7 @@ from userclue.nn.attributes import ItemAttributes
 from userclue.nn.distinct import distinct
 from userclue.nn.dropout import dropout
 from userclue.nn.fused import fits_whole, fused_embedding
+from userclue.nn.layout import Layout
 from userclue.nn.tables import ItemTable
 
 FACTOR_STD = 0.1  # of the items' vectors when they start from factors
@@ -58,13 +59,13 @@ class SequenceEmbedding(nn.Module):
         out: Tensor = self.attributes(ids, torch.arange(len(ids), device=ids.device))
         return out
 
-    def forward(self, tokens: Tensor, from_end: Tensor, p: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
-        """tokens [N], from_end [N] (0 at UR) → [N, D]; with a generator, dropout of probability `p`."""
+    def forward(self, tokens: Tensor, layout: Layout, p: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
+        """tokens [N] → [N, D]; with a generator, dropout of probability `p`."""
         items, places, sparse = self.items.weight, self.positions.weight, self.items.sparse
         if self.attributes is not None:
             # An item's embedding is put together once, however often the batch has it; what follows looks it up among those met.
             met, tokens = distinct(tokens, len(items))
             items, sparse = self.rows(met), False
         if fits_whole(items):
-            return fused_embedding(items, places, tokens, from_end, p, generator, sparse)
-        return dropout(embedding(tokens, items, sparse=sparse) + self.positions(from_end), p, generator)
+            return fused_embedding(items, places, tokens, layout, p, generator, sparse)
+        return dropout(embedding(tokens, items, sparse=sparse) + self.positions(layout.from_end), p, generator)

@@ -18,21 +18,21 @@ ORDER = ("qkv", "out", "ff1", "ff2", "norm1", "norm2")  # of the layers, weight 
 NO_MASK = (0, 1.0, 0)
 
 _POINTER, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
-_KEPT = ("qkv", "weights", "values", "mixed", "sum1", "hidden", "sum2", "stats1", "stats2")
+_KEPT = ("qkv", "weights", "powers", "values", "mixed", "sum1", "hidden", "sum2", "stats1", "stats2", "result", "final_stats")
 
 
 class _Job(ctypes.Structure):
     """The C struct Job of kernels/job.h, field by field."""
 
     _fields_ = (
-        *((name, _LONG) for name in ("N", "B", "D", "H")),
+        *((name, _LONG) for name in ("N", "B", "D", "H", "width")),
         *((name, ctypes.c_int32) for name in ("post", "causal", "last")),
         ("dropped", ctypes.c_uint32),
         ("keep_scale", _FLOAT),
         ("threads", ctypes.c_int32),
         ("seed", ctypes.c_uint64),
         ("offsets", _POINTER),
-        *((f"{name}_{kind}", _POINTER) for name in ORDER for kind in ("w", "b")),
+        *((f"{name}_{kind}", _POINTER) for name in (*ORDER, "final") for kind in ("w", "b")),
         *((name, _POINTER) for name in ("x", "items", "places", "bias", "rows", "positions", "out", *_KEPT, "d_out", "d_x", "d_weights")),
     )
 
@@ -51,12 +51,12 @@ class _Embedding(ctypes.Structure):
     """The C struct Embedding of kernels/embed.c, field by field."""
 
     _fields_ = (
-        *((name, _LONG) for name in ("N", "D")),
+        *((name, _LONG) for name in ("B", "D")),
         ("dropped", ctypes.c_uint32),
         ("keep_scale", _FLOAT),
         ("threads", ctypes.c_int32),
         ("seed", ctypes.c_uint64),
-        *((name, _POINTER) for name in ("rows", "positions", "items", "places", "x")),
+        *((name, _POINTER) for name in ("rows", "offsets", "items", "places", "x")),
     )
 
 
@@ -83,11 +83,11 @@ def fits_whole(x: Tensor) -> bool:
 
 
 def fused_embedding(
-    items: Tensor, places: Tensor, tokens: Tensor, from_end: Tensor, p: float, generator: torch.Generator | None, sparse: bool
+    items: Tensor, places: Tensor, tokens: Tensor, layout: Layout, p: float, generator: torch.Generator | None, sparse: bool
 ) -> Tensor:
-    """dropout(items[tokens] + places[from_end]), [V, D], [P, D], int64 [N] twice → [N, D]; `sparse`: see torch.nn.Embedding."""
+    """dropout(items[tokens] + places[from_end]), [V, D], [P, D], int64 [N] → [N, D]; `sparse`: see torch.nn.Embedding."""
     drawn = draw(p, generator) if generator is not None and p > 0.0 else NO_MASK
-    out: Tensor = _Embed.apply(items, places, tokens.contiguous(), from_end.contiguous(), drawn, sparse)  # type: ignore[no-untyped-call]
+    out: Tensor = _Embed.apply(items, places, tokens.contiguous(), layout.offsets, drawn, sparse)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -95,34 +95,33 @@ class _Embed(torch.autograd.Function):
     """The mask is drawn again from its seed; a sparse gradient is handed out coalesced."""
 
     @staticmethod
-    def forward(ctx: Any, items: Tensor, places: Tensor, tokens: Tensor, from_end: Tensor, drawn: Any, sparse: bool) -> Tensor:
-        ctx.save_for_backward(tokens, from_end)
+    def forward(ctx: Any, items: Tensor, places: Tensor, tokens: Tensor, offsets: Tensor, drawn: Any, sparse: bool) -> Tensor:
+        ctx.save_for_backward(tokens, offsets)
         ctx.given = items.shape, places.shape, drawn, sparse
         out = items.new_empty(len(tokens), items.shape[1])
-        _run_embedding("forward", tokens, from_end, items, places, out, drawn)
+        _run_embedding("forward", tokens, offsets, items, places, out, drawn)
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        (tokens, from_end), (shape, places_shape, drawn, sparse) = ctx.saved_tensors, ctx.given
+        (tokens, offsets), (shape, places_shape, drawn, sparse) = ctx.saved_tensors, ctx.given
         gradient, rows, met = gradient.contiguous(), tokens, None
         if sparse:
             met, rows = distinct(tokens, shape[0])
         d_items = gradient.new_zeros(shape[0] if met is None else len(met), shape[1])
         d_places = gradient.new_zeros(places_shape)
-        _run_embedding("backward", rows, from_end, d_items, d_places, gradient, drawn)
+        _run_embedding("backward", rows, offsets, d_items, d_places, gradient, drawn)
         if met is not None:
             d_items = torch.sparse_coo_tensor(met[None], d_items, shape, is_coalesced=True, check_invariants=False)
         return d_items, d_places, None, None, None, None
 
 
 def _run_embedding(
-    direction: str, rows: Tensor, positions: Tensor, items: Tensor, places: Tensor, x: Tensor, drawn: tuple[int, float, int]
+    direction: str, rows: Tensor, offsets: Tensor, items: Tensor, places: Tensor, x: Tensor, drawn: tuple[int, float, int]
 ) -> None:
-    job = _Embedding(*x.shape, drawn[0], drawn[1], torch.get_num_threads(), drawn[2])
-    for name, tensor in (("rows", rows), ("positions", positions), ("items", items), ("places", places), ("x", x)):
-        setattr(job, name, tensor.data_ptr())
+    pointers = (tensor.data_ptr() for tensor in (rows, offsets, items, places, x))
+    job = _Embedding(len(offsets) - 1, x.shape[1], drawn[0], drawn[1], torch.get_num_threads(), drawn[2], *pointers)
     getattr(library(), f"userclue_embed_{direction}")(ctypes.addressof(job))
 
 
@@ -149,14 +148,15 @@ def fused_blocks(
 ) -> Tensor:
     """Blocks in turn, [N, D] → [N, D], or [B, D] for the last token of each sequence; `weights` block by block in the order of ORDER.
 
+    Two weights more are those of a layer norm behind the last block.
     first: products of the first block, and the row int64 [N] of each token's among the items'; two blocks or more, and no gradients.
     """
     drops = generator is not None and shape.p > 0.0
     drawn = [draw(shape.p, generator) if drops else NO_MASK for _ in range(len(weights) // (2 * len(ORDER)))]  # type: ignore[arg-type]
     if torch.is_grad_enabled():
-        out: Tensor = _Blocks.apply(x.contiguous(), layout.offsets, shape, drawn, last_only, *weights)  # type: ignore[no-untyped-call]
+        out: Tensor = _Blocks.apply(x.contiguous(), layout, shape, drawn, last_only, *weights)  # type: ignore[no-untyped-call]
         return out
-    jobs, out, _ = _jobs(x.contiguous(), layout.offsets, shape, drawn, last_only, weights, keep=False)
+    jobs, out, _ = _jobs(x.contiguous(), layout, shape, drawn, last_only, weights, keep=False)
     if first is not None:
         given = *first[0], first[1].contiguous(), layout.from_end.contiguous()
         for name, tensor in zip(("items", "places", "bias", "rows", "positions"), given, strict=True):
@@ -166,13 +166,13 @@ def fused_blocks(
 
 
 class _Blocks(torch.autograd.Function):
-    """Keeps 7 to 8 rows of D a token and block (last token alone: some of a sequence); masks are drawn, norms and weights formed again."""
+    """Keeps 7 to 8 rows of D a token and block, 12 of a short history (last token alone: some of a sequence); the rest is formed again."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, offsets: Tensor, shape: Shape, drawn: Any, last: bool, *weights: Tensor) -> Tensor:
-        ctx.jobs, out, ctx.kept = _jobs(x, offsets, shape, drawn, last, weights, keep=True)
+    def forward(ctx: Any, x: Tensor, layout: Layout, shape: Shape, drawn: Any, last: bool, *weights: Tensor) -> Tensor:
+        ctx.jobs, out, ctx.kept = _jobs(x, layout, shape, drawn, last, weights, keep=True)
         _call("forward", ctx.jobs)
-        ctx.save_for_backward(x, offsets, *weights)
+        ctx.save_for_backward(x, layout.offsets, *weights)
         return out
 
     @staticmethod
@@ -188,20 +188,22 @@ class _Blocks(torch.autograd.Function):
 
 
 def _jobs(
-    x: Tensor, offsets: Tensor, shape: Shape, drawn: Sequence[tuple[int, float, int]], last: bool, weights: Sequence[Tensor], keep: bool
+    x: Tensor, layout: Layout, shape: Shape, drawn: Sequence[tuple[int, float, int]], last: bool, weights: Sequence[Tensor], keep: bool
 ) -> tuple[ctypes.Array[_Job], Tensor, Tensor | None]:
     """A struct a block, the result to be written, and with `keep` the memory of what the backward pass wants."""
-    (n, dim), sequences, blocks = x.shape, offsets.shape[0] - 1, len(drawn)
+    (n, dim), sequences, blocks, own = x.shape, layout.size, len(drawn), 2 * len(ORDER)
+    width = _width(layout, shape, dim) if keep else 0
     out = x.new_empty(sequences if last else n, dim)
-    lasts = [last and block == blocks - 1 for block in range(blocks)]
-    sizes = [_sizes(n, sequences, dim, shape, one) for one in lasts] if keep else []
+    ends = [block == blocks - 1 for block in range(blocks)]
+    final = len(weights) % own > 0
+    sizes = [_sizes(n, sequences, dim, shape, width, last and end, final and end) for end in ends] if keep else []
     kept = x.new_empty(sum(map(sum, sizes)) + (blocks - 1) * n * dim) if keep else None
-    place, pointers, width = kept.data_ptr() if kept is not None else 0, [weight.data_ptr() for weight in weights], 2 * len(ORDER)
+    place, pointers = kept.data_ptr() if kept is not None else 0, [weight.data_ptr() for weight in weights]
     jobs = (_Job * blocks)()
     for block, (dropped, scale, seed) in enumerate(drawn):
-        own = pointers[block * width : (block + 1) * width]
-        ways = shape.post, shape.causal, lasts[block]
-        job = _Job(n, sequences, dim, shape.heads, *ways, dropped, scale, torch.get_num_threads(), seed, offsets.data_ptr(), *own)
+        given = n, sequences, dim, shape.heads, width, shape.post, shape.causal, last and ends[block], dropped, scale
+        learned = pointers[block * own : None if ends[block] else (block + 1) * own]
+        job = _Job(*given, torch.get_num_threads(), seed, layout.offsets.data_ptr(), *learned)
         for name, size in zip(_KEPT, sizes[block] if keep else (), strict=keep):
             setattr(job, name, place if size else None)
             place += x.element_size() * size
@@ -212,11 +214,19 @@ def _jobs(
     return jobs, out, kept
 
 
-def _sizes(n: int, sequences: int, dim: int, shape: Shape, last: bool) -> list[int]:
+def _width(layout: Layout, shape: Shape, dim: int) -> int:
+    """Floats that a token's row of attention is kept in, a head; 0 where histories are so long that it is cheaper formed again."""
+    width = -(-layout.longest // WIDEST) * WIDEST
+    return width if width * shape.heads <= 4 * dim else 0
+
+
+def _sizes(n: int, sequences: int, dim: int, shape: Shape, width: int, last: bool, final: bool) -> list[int]:
     """Floats of what a block keeps, in the order of _KEPT, each on a cache line of its own."""
     rows, lanes = sequences if last else n, -(-shape.heads // WIDEST) * WIDEST
-    qkv, weights, values = (sequences * dim, n * lanes, sequences * shape.heads * dim) if last else (3 * n * dim, 2 * n * shape.heads, 0)
-    sizes = qkv, weights, values, *(rows * dim,) * 3, rows * dim if shape.post else 0, 2 * (rows if shape.post else n), 2 * rows
+    all_tokens = 3 * n * dim, 2 * n * shape.heads, n * shape.heads * width, 0
+    attention = (sequences * dim, n * lanes, 0, sequences * shape.heads * dim) if last else all_tokens
+    norms = rows * dim if shape.post else 0, 2 * (rows if shape.post else n), 2 * rows, rows * dim * final, 2 * rows * final
+    sizes = *attention, *(rows * dim,) * 3, *norms
     return [-(-size // WIDEST) * WIDEST for size in sizes]
 
 

@@ -30,7 +30,7 @@ class _Head(ctypes.Structure):
     _fields_ = (
         *((name, _LONG) for name in ("batch", "views", "layers")),
         ("threads", _INT),
-        *((name, _POINTER) for name in ("layer", "x", "d_out", "d_x", "d_weights")),
+        *((name, _POINTER) for name in ("layer", "x", "d_out", "d_x", "d_weights", "target", "loss")),
     )
 
 
@@ -55,38 +55,56 @@ def fits_head(layers: Sequence[HeadLayer], x: Tensor, views: int) -> bool:
 
 def fused_head(layers: Sequence[HeadLayer], x: Tensor, views: int) -> Tensor:
     """[views · B, D] → [views · B, W]. Every batch norm sees each view on its own and counts it in its running statistics, in order."""
-    weights = [
-        weight
-        for linear, norm, _ in layers
-        for weight in (linear.weight, linear.bias, norm and norm.weight, norm and norm.bias)
-        if weight is not None
-    ]
-    out: Tensor = _Fused.apply(x.contiguous(), views, layers, *weights)  # type: ignore[no-untyped-call]
+    out: Tensor = _Fused.apply(x.contiguous(), views, layers, None, *_weights(layers))  # type: ignore[no-untyped-call]
     return out
+
+
+def fused_comparison(layers: Sequence[HeadLayer], x: Tensor, views: int, targets: int) -> tuple[Tensor, Tensor]:
+    """The mean negative cosine of what comes out with the targets of the same users in the next view, and the targets [views · B, W].
+
+    The first `targets` layers make the targets, which no gradient reaches.
+    """
+    out: tuple[Tensor, Tensor] = _Fused.apply(x.contiguous(), views, layers, targets, *_weights(layers))  # type: ignore[no-untyped-call]
+    return out
+
+
+def _weights(layers: Sequence[HeadLayer]) -> list[Tensor]:
+    """All there are, in the order in which the kernel hands out their gradients."""
+    modules = [module for linear, norm, _ in layers for module in (linear, norm) if module is not None]
+    return [weight for module in modules for weight in (module.weight, module.bias) if weight is not None]
 
 
 class _Fused(torch.autograd.Function):
     """Keeps of each layer the normalised and the final rows."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, views: int, layers: Sequence[HeadLayer], *weights: Tensor) -> Tensor:
-        out = x.new_empty(len(x), layers[-1].linear.out_features)
+    def forward(ctx: Any, x: Tensor, views: int, layers: Sequence[HeadLayer], targets: int | None, *weights: Tensor) -> Any:
+        out = target = x.new_empty(len(x), layers[-1].linear.out_features)
         ctx.layers, ctx.kept = _structs(layers, x, views, out)
-        ctx.views = views
-        ctx.save_for_backward(x, out, *weights)
-        head = _Head(len(x) // views, views, len(layers), torch.get_num_threads(), ctypes.addressof(ctx.layers), x.data_ptr())
-        _call("forward", head)
-        return out
+        ctx.head = _Head(len(x) // views, views, len(layers), torch.get_num_threads(), ctypes.addressof(ctx.layers), x.data_ptr())
+        if targets is not None:
+            if targets < len(layers):
+                target = torch.empty_like(out)
+                ctx.layers[targets - 1].result = target.data_ptr()
+            loss = x.new_empty(())
+            ctx.head.target, ctx.head.loss = target.data_ptr(), loss.data_ptr()
+        ctx.save_for_backward(x, out, target, *weights)  # those that the structs point to
+        _call("forward", ctx.head)
+        if targets is None:
+            return out
+        ctx.mark_non_differentiable(target)
+        return loss, target
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        x, _, *weights = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor, *_: None) -> Any:
+        x, _, _, *weights = ctx.saved_tensors
         gradient, d_x, sizes = gradient.contiguous(), torch.empty_like(x), [weight.numel() for weight in weights]
         d_weights = x.new_empty(sum(sizes))
-        pointers = (ctypes.addressof(ctx.layers), *(tensor.data_ptr() for tensor in (x, gradient, d_x, d_weights)))
-        _call("backward", _Head(len(x) // ctx.views, ctx.views, len(ctx.layers), torch.get_num_threads(), *pointers))
-        return d_x, None, None, *(part.view_as(weight) for part, weight in zip(d_weights.split(sizes), weights, strict=True))
+        ctx.head.d_x, ctx.head.d_weights = d_x.data_ptr(), d_weights.data_ptr()
+        setattr(ctx.head, "loss" if ctx.head.target else "d_out", gradient.data_ptr())
+        _call("backward", ctx.head)
+        return d_x, None, None, None, *(part.view_as(weight) for part, weight in zip(d_weights.split(sizes), weights, strict=True))
 
 
 def _structs(layers: Sequence[HeadLayer], x: Tensor, views: int, out: Tensor) -> tuple[ctypes.Array[_Layer], Tensor]:

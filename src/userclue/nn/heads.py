@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from userclue.nn.fused_head import HeadLayer, fits_head, fused_head
+from userclue.nn.fused_head import HeadLayer, fits_head, fused_comparison, fused_head
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -23,7 +23,7 @@ class Head(nn.Sequential):
 
     def forward(self, x: Tensor, views: int = 1) -> Tensor:
         """[views · B, D], the views one after another → [views · B, W]."""
-        layers = self._layers()
+        layers = self.layers()
         if layers is not None and fits_head(layers, x, views):
             return fused_head(layers, x, views)
         return torch.cat([self._plain(view) for view in x.chunk(views)])
@@ -33,7 +33,7 @@ class Head(nn.Sequential):
             x = module(x)
         return x
 
-    def _layers(self) -> list[HeadLayer] | None:
+    def layers(self) -> list[HeadLayer] | None:
         """The modules by layer; None where one of them is not of those that the kernel knows."""
         layers: list[HeadLayer] = []
         for module in self:
@@ -46,6 +46,17 @@ class Head(nn.Sequential):
             else:
                 return None
         return layers
+
+
+def compared(projector: Head, predictor: Head, x: Tensor) -> tuple[Tensor, Tensor] | None:
+    """CLUE's loss of the encodings of two views, [2B, D], and their projections [2B, W], in one pass; None where no kernel takes them.
+
+    It is the mean negative cosine of each prediction with the other view's projection, which no gradient reaches (eq. 4 to 7).
+    """
+    first, second = projector.layers(), predictor.layers()
+    if first is None or second is None or not fits_head([*first, *second], x, 2):
+        return None
+    return fused_comparison([*first, *second], x, 2, len(first))
 
 
 def projector(widths: Sequence[int], norm_output: bool = True) -> Head:

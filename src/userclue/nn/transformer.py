@@ -115,11 +115,10 @@ class Transformer(nn.Module):
     ) -> Tensor:
         blocks = self._blocks()
         if self._fits(x):
-            weights = [weight for block in blocks for weight in block.weights()]
-            x = fused_blocks(x, layout, weights, blocks[0].shape, generator, last_only, first)
-        else:
-            last = len(blocks) - 1
-            for i, block in enumerate(blocks):
-                x = block(x, layout, generator, last_only=last_only and i == last)
+            weights = [*(weight for block in blocks for weight in block.weights()), *self.norm.parameters()]
+            return fused_blocks(x, layout, weights, blocks[0].shape, generator, last_only, first)
+        last = len(blocks) - 1
+        for i, block in enumerate(blocks):
+            x = block(x, layout, generator, last_only=last_only and i == last)
         out: Tensor = self.norm(x)
         return out

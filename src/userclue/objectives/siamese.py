@@ -10,7 +10,7 @@ from userclue.config import PretrainSettings
 from userclue.data.batches import Batch
 from userclue.encoder import UserEncoder
 from userclue.losses import negative_cosine
-from userclue.nn.heads import Head, predictor, reset_linear_layers
+from userclue.nn.heads import Head, compared, predictor, reset_linear_layers
 from userclue.objectives.two_views import FromPair, TwoViews, exchanged, geometry
 from userclue.train.step import Step
 
@@ -39,14 +39,15 @@ class Clue(FromPair):
     def pair(self, both: Tensor, batch: Batch) -> Step:
         """One step of Algorithm 1 from the encodings of both views, the first one's and then the second one's, [2B, D]."""
         del batch
-        z = self.project(both)
-        p = self.predictor(z, views=2)
-        # The mean over the rows of both views is D(p1, z2) / 2 + D(p2, z1) / 2.
-        loss = negative_cosine(p, self._target(exchanged(z)))
+        at_once = compared(self.projector, self.predictor, both) if self.stop_gradient else None
+        if at_once is not None:
+            loss, z = at_once
+        else:
+            z = self.project(both)
+            target = z.detach() if self.stop_gradient else z
+            # The mean over the rows of both views is D(p1, z2) / 2 + D(p2, z1) / 2.
+            loss = negative_cosine(self.predictor(z, views=2), exchanged(target))
         return Step(loss, lambda: geometry(*z.chunk(2)))
-
-    def _target(self, z: Tensor) -> Tensor:
-        return z.detach() if self.stop_gradient else z
 
 
 class Byol(TwoViews):

@@ -66,6 +66,7 @@ class Training:
         module.to(self.device)
         self.optimizer = build_optimizer(module, settings)
         self._parameters = list(module.parameters())
+        self._tables = self.optimizer.row_parameters() if isinstance(self.optimizer, AdamWithRows) else []
         self._followers = [part for part in module.modules() if isinstance(part, Follower)]
         self.progress = Progress()
         self._users = 0
@@ -132,8 +133,7 @@ class Training:
             for parameter in group["params"]:
                 parameter.grad = None
         step.loss.backward()
-        clips, by_row = self.settings.clip_norm is not None, isinstance(self.optimizer, AdamWithRows)
-        found = gradients(self._parameters) if clips or by_row else []
+        found = gradients(self._tables if self.settings.clip_norm is None else self._parameters)
         if self.settings.clip_norm is not None:
             norm = nn.utils.get_total_norm(found)
             torch._foreach_mul_(found, (self.settings.clip_norm / (norm + 1e-6)).clamp(max=1.0))
@@ -169,8 +169,7 @@ class Training:
 
         A table that is updated by row is read only for a checkpoint, which reads it anyway; else its optimiser has kept watch.
         """
-        by_row = self.optimizer.row_parameters() if isinstance(self.optimizer, AdamWithRows) else []
-        skipped = set() if all_rows else {id(parameter) for parameter in by_row}
+        skipped = set() if all_rows else {id(table) for table in self._tables}
         finite = all(bool(torch.isfinite(parameter).all()) for parameter in self.module.parameters() if id(parameter) not in skipped)
         if not finite or (isinstance(self.optimizer, AdamWithRows) and self.optimizer.broken_rows()):
             raise self._diverged("the weights are no longer numbers")

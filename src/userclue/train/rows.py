@@ -96,20 +96,23 @@ def _lazy_adam(parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], gr
     state["step"] += 1
     (beta1, beta2), step = group["betas"], float(state["step"])
     rate, scale = group["lr"] / (1 - beta1**step), (1 - beta2**step) ** -0.5
-    state["poison"] += values.sum() * 0.0  # NaN once anything in a gradient was
     library = kernels() if parameter.device.type == "cpu" and parameter.dtype == torch.float32 else None
     if library is not None:
         job = _Update(*values.shape, torch.get_num_threads(), beta1, beta2, rate, scale, group["eps"])
-        tensors = (rows.contiguous(), values.contiguous(), parameter, state["exp_avg"], state["exp_avg_sq"])
-        for name, tensor in zip(("rows", "gradient", "table", "mean", "square"), tensors, strict=True):
+        tensors = (rows.contiguous(), values.contiguous(), parameter, *(state[name] for name in ("exp_avg", "exp_avg_sq", "poison")))
+        for name, tensor in zip(_TENSORS, tensors, strict=True):
             setattr(job, name, tensor.data_ptr())
         library.userclue_lazy_adam(ctypes.addressof(job))
         return
+    state["poison"] += values.sum() * 0.0  # NaN once anything in a gradient was
     mean = state["exp_avg"].index_select(0, rows).lerp_(values, 1 - beta1)
     square = state["exp_avg_sq"].index_select(0, rows).mul_(beta2).addcmul_(values, values, value=1 - beta2)
     state["exp_avg"].index_copy_(0, rows, mean)
     state["exp_avg_sq"].index_copy_(0, rows, square)
     parameter.index_add_(0, rows, mean.div_(square.sqrt_().mul_(scale).add_(group["eps"])), alpha=-rate)
+
+
+_TENSORS = ("rows", "gradient", "table", "mean", "square", "poison")
 
 
 class _Update(ctypes.Structure):
@@ -120,7 +123,7 @@ class _Update(ctypes.Structure):
         ("D", ctypes.c_int64),
         ("threads", ctypes.c_int32),
         *((name, ctypes.c_float) for name in ("beta1", "beta2", "rate", "scale", "epsilon")),
-        *((name, ctypes.c_void_p) for name in ("rows", "gradient", "table", "mean", "square")),
+        *((name, ctypes.c_void_p) for name in _TENSORS),
     )
 
 
