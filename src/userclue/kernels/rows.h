@@ -18,33 +18,14 @@ static inline float inverse_of(const float *x, int64_t D, float mean) {
     return 1.0f / sqrtf(sum(squares) / (float)D + EPSILON);
 }
 
-#define AT_ONCE 4 // rows, whose sums a processor then forms side by side: each waits for itself
-
-static inline __attribute__((always_inline)) void norm_some(const int n, const float *x, int64_t D, const float *weight, const float *bias,
-                                                            float *out, float *stats) {
-    vf total[AT_ONCE] = {{0}};
-    for (int64_t d = 0; d < D; d += W)
-        for (int i = 0; i < n; i++) total[i] += load(x + i * D + d);
-    for (int i = 0; i < n; i++) {
-        stats[i * 2] = sum(total[i]) / (float)D;
-        total[i] = (vf){0};
-    }
-    for (int64_t d = 0; d < D; d += W)
-        for (int i = 0; i < n; i++) {
-            const vf c = load(x + i * D + d) - stats[i * 2];
-            total[i] += c * c;
-        }
-    for (int i = 0; i < n; i++) stats[i * 2 + 1] = 1.0f / sqrtf(sum(total[i]) / (float)D + EPSILON);
-    for (int64_t d = 0; d < D; d += W)
-        for (int i = 0; i < n; i++)
-            store(out + i * D + d, (load(x + i * D + d) - stats[i * 2]) * stats[i * 2 + 1] * load(weight + d) + load(bias + d));
-}
-
 // out = norm(x) and the two numbers a row that its gradient needs
 static void norm_rows(const float *x, int64_t rows, int64_t D, const float *weight, const float *bias, float *out, float *stats) {
-    int64_t i = 0;
-    for (; i + AT_ONCE <= rows; i += AT_ONCE) norm_some(AT_ONCE, x + i * D, D, weight, bias, out + i * D, stats + i * 2);
-    for (; i < rows; i++) norm_some(1, x + i * D, D, weight, bias, out + i * D, stats + i * 2);
+    for (int64_t i = 0; i < rows; i++) {
+        const float *xi = x + i * D, mean = mean_of(xi, D), inverse = inverse_of(xi, D, mean);
+        for (int64_t d = 0; d < D; d += W) store(out + i * D + d, (load(xi + d) - mean) * inverse * load(weight + d) + load(bias + d));
+        stats[i * 2] = mean;
+        stats[i * 2 + 1] = inverse;
+    }
 }
 
 // The same from the kept numbers
