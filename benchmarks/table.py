@@ -158,7 +158,10 @@ def _floor(rows: list[Row]) -> tuple[dict[int, float], str] | None:
         f"({work.bytes / moved * 1e3:.0f} ms); measured here: matrix products in GFLOP/s {said}; memory {moved / 1e9:.1f} GB/s."
     )
     if ready.get("kernels"):
-        text += " It counts products by what ReLU and dropout made zero, which userclue's feed-forward layers leave out where the vectors' width lets them."
+        text += (
+            " It counts products by what ReLU and dropout made zero, which userclue's feed-forward layers leave out "
+            "where the vectors' width lets them."
+        )
     times = FOLDED.get(ready["measurement"], 0) if ready.get("kernels") else 0
     if times:
         lengths, shape = Lengths(**ready["lengths"]), Shape(ready["dim"], ready["blocks"])
